@@ -1,0 +1,1 @@
+"""A nightly data and ML asset platform for a small quant desk, orchestrated by Dagster."""

@@ -1,0 +1,119 @@
+"""Sessions, closes, and the one rule for when a row becomes known.
+
+A session's bar is known at that session's close plus the vendor's delay. Sessions are plain dates of the
+exchange's calendar; instants are naive datetimes in UTC, as DuckDB's TIMESTAMP holds them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+
+import polars as pl
+
+from quant_assets.errors import ConfigurationError
+
+
+def utc_now() -> datetime:
+    """The wall clock as a naive UTC instant."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+@dataclass(frozen=True)
+class TradingCalendar:
+    """The sessions of one exchange with their closes (naive UTC), and the vendor's delay after them."""
+
+    name: str
+    timezone: str
+    sessions: tuple[date, ...]
+    closes: tuple[datetime, ...]
+    delay: timedelta
+
+    def is_session(self, day: date) -> bool:
+        """Whether the exchange trades on that date."""
+        index = bisect_left(self.sessions, day)
+        return index < len(self.sessions) and self.sessions[index] == day
+
+    def close(self, session: date) -> datetime:
+        """The instant of a session's close; raises `ConfigurationError` for a date that is not a session."""
+        index = bisect_left(self.sessions, session)
+        if index == len(self.sessions) or self.sessions[index] != session:
+            raise ConfigurationError(
+                f"{session} is not a session of {self.name}; the one before it is {self.session_on_or_before(session)}."
+            )
+        return self.closes[index]
+
+    def known_at(self, session: date) -> datetime:
+        """The instant from which a session's bar is known: its close plus the vendor's delay."""
+        return self.close(session) + self.delay
+
+    def session_on_or_before(self, day: date) -> date:
+        """The last session not after a date; raises `ConfigurationError` before the calendar's first."""
+        index = bisect_right(self.sessions, day)
+        if index == 0:
+            raise ConfigurationError(f"{self.name} has no session on or before {day}; the first known is {self.sessions[0]}.")
+        return self.sessions[index - 1]
+
+    def last_known_session(self, instant: datetime) -> date:
+        """The last session whose bar is known at an instant."""
+        index = bisect_right(self.closes, instant - self.delay)
+        if index == 0:
+            raise ConfigurationError(f"No session of {self.name} was known at {instant}; the first one closes at {self.closes[0]} UTC.")
+        return self.sessions[index - 1]
+
+    def previous(self, session: date) -> date:
+        """The session before a date."""
+        return self.session_on_or_before(session - timedelta(days=1))
+
+    def between(self, first: date, last: date) -> Sequence[date]:
+        """All sessions from first to last, both included."""
+        return self.sessions[bisect_left(self.sessions, first) : bisect_right(self.sessions, last)]
+
+    def as_of(self, text: str) -> datetime:
+        """Read `--as-of`: a date means that session's close plus delay (of the last session before it on a closed day), an ISO instant is taken as UTC unless it carries an offset."""
+        try:
+            if len(text.strip()) == 10:
+                return self.known_at(self.session_on_or_before(date.fromisoformat(text.strip())))
+            instant = datetime.fromisoformat(text.strip())
+        except ValueError:
+            raise ConfigurationError(f"--as-of {text!r} is neither a date (2018-02-07) nor an instant (2018-02-07T21:30:00).") from None
+        return instant.astimezone(UTC).replace(tzinfo=None) if instant.tzinfo else instant
+
+    def frame(self, first: date, last: date) -> pl.DataFrame:
+        """One row per session: `session`, `ordinal` (position in the calendar), `close_at`, `known_at`."""
+        low, high = bisect_left(self.sessions, first), bisect_right(self.sessions, last)
+        return pl.DataFrame(
+            {
+                "session": self.sessions[low:high],
+                "ordinal": range(low, high),
+                "close_at": self.closes[low:high],
+                "known_at": [close + self.delay for close in self.closes[low:high]],
+            },
+            schema={"session": pl.Date, "ordinal": pl.Int32, "close_at": pl.Datetime("us"), "known_at": pl.Datetime("us")},
+        )
+
+    def closed_dates(self, first: date, last: date) -> list[date]:
+        """Every date from first to last that is not a session."""
+        open_dates = set(self.between(first, last))
+        return [day for n in range((last - first).days + 1) if (day := first + timedelta(days=n)) not in open_dates]
+
+
+@lru_cache(maxsize=8)
+def trading_calendar(name: str, first: date, delay_minutes: int = 30) -> TradingCalendar:
+    """Load an exchange's calendar from a first date to a year ahead; an unknown name raises `ConfigurationError`.
+
+    Source of sessions and closes: the `exchange_calendars` package.
+    """
+    import exchange_calendars
+
+    try:
+        calendar = exchange_calendars.get_calendar(name, start=first)
+    except exchange_calendars.errors.InvalidCalendarName:
+        raise ConfigurationError(
+            f"QUANT_CALENDAR={name!r} is not a known exchange calendar; use a name such as XNYS, XLON, XTKS or XKRX."
+        ) from None
+    closes = [close.to_pydatetime().replace(tzinfo=None) for close in calendar.closes.dt.tz_convert("UTC")]
+    return TradingCalendar(name, str(calendar.tz), tuple(calendar.sessions.date), tuple(closes), timedelta(minutes=delay_minutes))

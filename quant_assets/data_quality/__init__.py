@@ -1,0 +1,1 @@
+"""May these rows go on? Rules, anomalies, quarantine."""

@@ -1,0 +1,40 @@
+"""Every error a person may meet, as one tree.
+
+QuantAssetsError
+├── ConfigurationError   a setting is wrong: nothing was written, exit code 2
+│   └── NotBarsError     the files are readable, but they hold no bars
+├── WarehouseError       the database refused
+│   ├── WarehouseLocked  another process holds it, and did not let go in time
+│   └── SchemaMismatch   a frame does not match its table's declaration
+└── ContractError        a model was offered other features than it was trained on
+"""
+
+from __future__ import annotations
+
+
+class QuantAssetsError(Exception):
+    """Base of all our errors; its text says what happened, where, and how to mend it."""
+
+
+class ConfigurationError(QuantAssetsError):
+    """A setting is wrong; raised before anything is written."""
+
+
+class NotBarsError(ConfigurationError):
+    """A file can be read but holds no bars; the text names the columns found and wanted."""
+
+
+class WarehouseError(QuantAssetsError):
+    """The warehouse refused a read or a write."""
+
+
+class WarehouseLocked(WarehouseError):
+    """Another process holds the database; the text names it."""
+
+
+class SchemaMismatch(WarehouseError):
+    """A frame's columns, dtypes or key differ from the table's declaration."""
+
+
+class ContractError(QuantAssetsError):
+    """Features offered to a model differ from its contract; the text shows the difference."""

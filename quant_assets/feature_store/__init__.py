@@ -1,0 +1,1 @@
+"""What is known per symbol and session: indicators, labels, contracts."""

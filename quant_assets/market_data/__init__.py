@@ -1,0 +1,1 @@
+"""From vendors' words to bars: sources, parsing, landing, the fetch ledger."""

@@ -1,0 +1,1 @@
+"""What leaves the house: documents, the document store, alerts."""

@@ -1,0 +1,370 @@
+"""Every table, declared once: kind, grain, key, clock, columns with dtypes and units.
+
+Tables are created, frames are checked, docs are written and Dagster's column schemas are shown from these
+declarations. Sessions are `DATE`, instants are `TIMESTAMP` in UTC; a column is nullable only where it says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import polars as pl
+
+INSTANT = pl.Datetime("us")
+INDICATOR_UNITS: dict[str, str] = {
+    "rsi_14": "0 to 100",
+    "macd": "price",
+    "macd_signal": "price",
+    "macd_hist": "price",
+    "bb_upper": "price",
+    "bb_middle": "price",
+    "bb_lower": "price",
+    "bb_width": "ratio",
+    "bb_position": "ratio",
+    "sma_5": "price",
+    "sma_10": "price",
+    "sma_20": "price",
+    "sma_50": "price",
+    "ema_12": "price",
+    "ema_26": "price",
+    "volume_ratio": "ratio",
+    "volume_sma_20": "shares",
+    "obv": "shares",
+    "price_change_1d": "fraction",
+    "price_change_5d": "fraction",
+    "price_change_20d": "fraction",
+    "high_low_range": "fraction",
+}
+
+
+class Kind(StrEnum):
+    """How a table changes: see each value."""
+
+    VERSIONS = "versions"  # append-only, known_at tells versions apart, never updated
+    CURRENT = "current"  # rebuildable, rewritten where its inputs changed
+    LEDGER = "ledger"  # what happened, append-only
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its Polars dtype, what it means, its unit where it has one."""
+
+    name: str
+    dtype: pl.DataType | type[pl.DataType]
+    description: str
+    unit: str = ""
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table's declaration; `schema` is the stage, `clock` names the column that says when a row became known or happened."""
+
+    schema: str
+    name: str
+    kind: Kind
+    grain: str
+    key: tuple[str, ...]
+    clock: str
+    description: str
+    columns: tuple[Column, ...]
+    ignored: tuple[str, ...] = ()
+    """Columns that are not part of a row's identity: a row that differs only in these is the same row."""
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def polars_schema(self) -> dict[str, pl.DataType | type[pl.DataType]]:
+        return {column.name: column.dtype for column in self.columns}
+
+    @property
+    def column_names(self) -> list[str]:
+        return [column.name for column in self.columns]
+
+    @property
+    def entity(self) -> tuple[str, ...]:
+        """The key without `known_at`: what there can be several versions of."""
+        return tuple(name for name in self.key if name != "known_at")
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The columns that make one version differ from another."""
+        return tuple(name for name in self.column_names if name not in (*self.key, *self.ignored, "known_at"))
+
+
+def _recorded_at() -> Column:
+    return Column("recorded_at", INSTANT, "Wall clock of the write; kept, never compared", "UTC")
+
+
+def _known_at(description: str = "Instant from which the row was known to us") -> Column:
+    return Column("known_at", INSTANT, description, "UTC")
+
+
+SYMBOL = Column("symbol", pl.String, "Instrument, unique through time")
+SESSION = Column("session", pl.Date, "Trading date of the exchange calendar")
+RUN_ID = Column("run_id", pl.String, "Dagster run that wrote the row")
+
+FETCH_LEDGER = Table(
+    "market_data", "fetch_ledger", Kind.LEDGER, "one request to a source, or one file read", ("request_id",), "requested_at",
+    "Every request to a vendor and every file read, with what came of it.",
+    (
+        Column("request_id", pl.String, "Unique id of the request"),
+        Column("source", pl.String, "Vendor or kind of source"),
+        Column("symbol", pl.String, "Symbol asked for", nullable=True),
+        Column("requested_at", INSTANT, "Wall clock of the request", "UTC"),
+        Column("status", pl.String, "landed, partial (rows were rejected), unchanged or failed"),
+        Column("rows", pl.Int64, "Rows in the reply", "rows"),
+        Column("payload_sha256", pl.String, "Content hash of what was received", nullable=True),
+        Column("detail", pl.String, "What happened, in words"),
+        Column("batch_id", pl.String, "Delivery the request belongs to"),
+        RUN_ID,
+    ),
+)  # fmt: skip
+
+REJECTED_ROWS = Table(
+    "market_data", "rejected_rows", Kind.LEDGER, "one row of one delivered file that is no bar", ("batch_id", "file", "line"), "recorded_at",
+    "Rows that could not become bars, with the reason; the rest of their file landed.",
+    (
+        Column("batch_id", pl.String, "Delivery the row came in"),
+        Column("file", pl.String, "File the row stands in"),
+        Column("line", pl.Int64, "Line of the file, the header being 1 (for Parquet: row number + 1)"),
+        Column("column_name", pl.String, "Column that is at fault, as the file names it", nullable=True),
+        Column("value", pl.String, "What stands there, as text", nullable=True),
+        Column("reason", pl.String, "Why the row is no bar"),
+        _recorded_at(),
+    ),
+    ignored=("recorded_at",),
+)  # fmt: skip
+
+INSTRUMENTS = Table(
+    "market_data", "instruments", Kind.VERSIONS, "one version of one instrument", ("symbol", "known_at"), "known_at",
+    "Which symbols are in scope, and from when to when.",
+    (
+        SYMBOL,
+        _known_at(),
+        Column("ticker", pl.String, "What the vendor calls it; several instruments may have used one ticker"),
+        Column("valid_from", pl.Date, "First session with a bar"),
+        Column("valid_to", pl.Date, "Last session, null while it is listed", nullable=True),
+        Column("source", pl.String, "Where it was seen"),
+        _recorded_at(),
+    ),
+    ignored=("recorded_at",),
+)  # fmt: skip
+
+DAILY_BARS = Table(
+    "market_data", "daily_bars", Kind.VERSIONS, "one version of one symbol's bar in one session from one source",
+    ("symbol", "session", "source", "known_at"), "known_at",
+    "Daily bars as delivered; a changed value is a new version, an unchanged one writes nothing.",
+    (
+        SYMBOL,
+        SESSION,
+        Column("source", pl.String, "Vendor or kind of source"),
+        _known_at(),
+        Column("open", pl.Float64, "First price", "listing currency"),
+        Column("high", pl.Float64, "Highest price", "listing currency"),
+        Column("low", pl.Float64, "Lowest price", "listing currency"),
+        Column("close", pl.Float64, "Last price", "listing currency"),
+        Column("volume", pl.Float64, "Shares traded, null where the source has none", "shares", nullable=True),
+        Column("adj_close", pl.Float64, "The vendor's adjusted close, as delivered; no part of a bar's identity", "listing currency", nullable=True),
+        Column("basis", pl.String, "raw: prices as traded; restated: already adjusted by the vendor"),
+        Column("known_at_basis", pl.String, "assumed: history loaded later; observed: seen at that instant"),
+        Column("batch_id", pl.String, "Delivery that brought this version"),
+        _recorded_at(),
+    ),
+    ignored=("adj_close", "known_at_basis", "batch_id", "recorded_at"),
+)  # fmt: skip
+
+CORPORATE_ACTIONS = Table(
+    "market_data", "corporate_actions", Kind.VERSIONS, "one version of one action", ("symbol", "session", "kind", "source", "known_at"), "known_at",
+    "Splits and dividends by ex-session.",
+    (
+        SYMBOL,
+        Column("session", pl.Date, "Ex-session: the first session that trades without the entitlement"),
+        Column("kind", pl.String, "split or dividend"),
+        Column("source", pl.String, "Vendor or kind of source"),
+        _known_at(),
+        Column("value", pl.Float64, "Split: new shares per old share; dividend: amount per share", "ratio or listing currency"),
+        Column("batch_id", pl.String, "Delivery that brought this version"),
+        _recorded_at(),
+    ),
+    ignored=("batch_id", "recorded_at"),
+)  # fmt: skip
+
+SYNTHETIC_TRUTH_STATES = Table(
+    "market_data", "synthetic_truth_states", Kind.CURRENT, "one session of the synthetic market", ("session",), "session",
+    "The hidden state that the synthetic market was in.",
+    (SESSION, Column("state", pl.String, "bull, bear, sideways or high_volatility")),
+)  # fmt: skip
+
+SYNTHETIC_TRUTH_FAULTS = Table(
+    "market_data", "synthetic_truth_faults", Kind.CURRENT, "one planted fault", ("symbol", "session", "kind"), "session",
+    "The faults planted in the synthetic bars.",
+    (SYMBOL, SESSION, Column("kind", pl.String, "Name of the fault"), Column("detail", pl.String, "What was done to the bar")),
+)  # fmt: skip
+
+SYNTHETIC_TRUTH_SIGNAL = Table(
+    "market_data", "synthetic_truth_signal", Kind.CURRENT, "one symbol in one session", ("symbol", "session"), "session",
+    "The planted score: the known combination of features that moves the next return.",
+    (SYMBOL, SESSION, Column("oracle_score", pl.Float64, "Cross-sectional z-score of the planted combination", "standard deviations")),
+)  # fmt: skip
+
+ANOMALIES = Table(
+    "data_quality", "anomalies", Kind.VERSIONS, "one finding of one rule about one version of a bar",
+    ("symbol", "session", "rule", "detector", "bar_known_at"), "known_at",
+    "Suspicious bars; critical ones are held out of clean_bars until a person releases them.",
+    (
+        SYMBOL,
+        SESSION,
+        Column("rule", pl.String, "What was broken"),
+        Column("detector", pl.String, "What found it, and how much it may look at"),
+        Column("bar_known_at", INSTANT, "The version of the bar that is meant", "UTC"),
+        Column("score", pl.Float64, "How suspicious, one scale for all rules", "0 to 1"),
+        Column("severity", pl.String, "info, warning or critical"),
+        Column("detail", pl.String, "The finding in words, with its numbers"),
+        _known_at("Instant from which the finding could be made"),
+        _recorded_at(),
+    ),
+    ignored=("recorded_at",),
+)  # fmt: skip
+
+REVIEWS = Table(
+    "data_quality", "reviews", Kind.LEDGER, "one person's decision about one finding", ("symbol", "session", "rule", "decided_at"), "decided_at",
+    "Who released or confirmed a finding, when and why.",
+    (
+        SYMBOL,
+        SESSION,
+        Column("rule", pl.String, "Rule of the finding"),
+        Column("decided_at", INSTANT, "When the decision was made", "UTC"),
+        Column("bar_known_at", INSTANT, "The version of the bar it concerns", "UTC"),
+        Column("decision", pl.String, "release or confirm"),
+        Column("decided_by", pl.String, "Who decided"),
+        Column("reason", pl.String, "Why"),
+    ),
+)  # fmt: skip
+
+TECHNICAL_V1 = Table(
+    "feature_store", "technical_v1", Kind.CURRENT, "one symbol in one session with a clean bar", ("symbol", "session"), "known_at",
+    "The 22 technical indicators; columns in price or share units stand in the basis of their own session.",
+    (
+        SYMBOL,
+        SESSION,
+        *(Column(name, pl.Float64, name, unit, nullable=True) for name, unit in INDICATOR_UNITS.items()),
+        _known_at("Latest instant at which anything the row depends on became known"),
+    ),
+)  # fmt: skip
+
+LABELS = Table(
+    "feature_store", "labels", Kind.CURRENT, "one symbol, session and horizon whose outcome is known", ("symbol", "session", "horizon"), "known_at",
+    "What models predict: the only thing that looks forward.",
+    (
+        SYMBOL,
+        SESSION,
+        Column("horizon", pl.Int32, "How far the label looks", "sessions"),
+        Column("forward_return", pl.Float64, "Adjusted close to adjusted close, session to session + horizon", "fraction"),
+        Column("up", pl.Boolean, "Whether the forward return is positive"),
+        _known_at("When the outcome was known: the close of session + horizon"),
+    ),
+)  # fmt: skip
+
+VIEW_BUILDS = Table(
+    "feature_store", "view_builds", Kind.LEDGER, "one build of a feature view that changed rows", ("view", "recorded_at"), "recorded_at",
+    "Which definition a feature view was last built with.",
+    (
+        Column("view", pl.String, "Feature view"),
+        _recorded_at(),
+        Column("definition_hash", pl.String, "Hash over the code that computes the view"),
+        Column("rows", pl.Int64, "Rows written", "rows"),
+        RUN_ID,
+    ),
+)  # fmt: skip
+
+PREDICTIONS = Table(
+    "signals", "predictions", Kind.VERSIONS, "one out-of-sample prediction of one walk-forward fold",
+    ("model", "model_version", "horizon", "symbol", "session", "fold"), "known_at",
+    "Walk-forward predictions: each session is scored by a model that had not seen it.",
+    (
+        Column("model", pl.String, "Registered model"),
+        Column("model_version", pl.String, "Version the folds belong to"),
+        Column("horizon", pl.Int32, "How far the label looks", "sessions"),
+        SYMBOL,
+        SESSION,
+        Column("fold", pl.Int32, "Number of the fold, from 0"),
+        Column("probability", pl.Float64, "That the return over the horizon is positive", "0 to 1"),
+        Column("trained_until", INSTANT, "The fold's model used nothing known after this", "UTC"),
+        _known_at("As-of instant of the training that made it"),
+        _recorded_at(),
+    ),
+    ignored=("recorded_at",),
+)  # fmt: skip
+
+PROMOTIONS = Table(
+    "signals", "promotions", Kind.LEDGER, "one model version that became champion", ("model", "model_version", "promoted_at"), "promoted_at",
+    "Which version was champion when, and on what evidence.",
+    (
+        Column("model", pl.String, "Registered model"),
+        Column("model_version", pl.String, "Version in the registry"),
+        Column("promoted_at", INSTANT, "From when it was champion: the training's as-of", "UTC"),
+        Column("trained_until", INSTANT, "It used nothing known after this", "UTC"),
+        Column("horizon", pl.Int32, "How far its label looks", "sessions"),
+        Column("feature_view", pl.String, "View it was trained on"),
+        Column("definition_hash", pl.String, "Hash of the view's definition"),
+        Column("fingerprint", pl.String, "Hash of training frame, configuration and code"),
+        Column("model_sha256", pl.String, "Hash of the verified local copy"),
+        Column("mlflow_run_id", pl.String, "Run that logged it"),
+        Column("evidence", pl.String, "Metrics beside their baselines, as JSON"),
+        RUN_ID,
+        _recorded_at(),
+    ),
+    ignored=("mlflow_run_id", "run_id", "recorded_at"),
+)  # fmt: skip
+
+DAILY_SIGNALS = Table(
+    "signals", "daily_signals", Kind.VERSIONS, "one version of one symbol's signal for one session and horizon",
+    ("symbol", "session", "horizon", "known_at"), "known_at",
+    "The night's result: the probability that a symbol's return over the horizon is positive, and why.",
+    (
+        SYMBOL,
+        SESSION,
+        Column("horizon", pl.Int32, "How far it looks", "sessions"),
+        _known_at(),
+        Column("probability", pl.Float64, "That the return over the horizon is positive", "0 to 1"),
+        Column("recommendation", pl.String, "strong_buy, buy, hold, sell or strong_sell"),
+        Column("scorer", pl.String, "model or heuristic"),
+        Column("model_version", pl.String, "Version that scored; null for the heuristic", nullable=True),
+        Column("contributions", pl.String, "JSON list of {feature, value, contribution}, largest first", nullable=True),
+        Column("feature_view", pl.String, "View the features came from"),
+        Column("definition_hash", pl.String, "Hash of the view's definition"),
+        Column("mode", pl.String, "live or replayed"),
+        Column("trained_until", INSTANT, "The scorer used nothing known after this; null for the heuristic", "UTC", nullable=True),
+        Column("batch_id", pl.String, "Delivery that brought the bar it was scored on"),
+        RUN_ID,
+        _recorded_at(),
+    ),
+    ignored=("batch_id", "run_id", "recorded_at"),
+)  # fmt: skip
+
+OUTBOX = Table(
+    "publishing", "outbox", Kind.LEDGER, "one immutable file of documents", ("session", "sha256"), "recorded_at",
+    "The nights' documents, ready for the document store.",
+    (
+        SESSION,
+        Column("sha256", pl.String, "Content hash, and the file's name"),
+        Column("documents", pl.Int64, "Documents in the file", "documents"),
+        Column("collections", pl.String, "Collections they go to, as JSON"),
+        RUN_ID,
+        _recorded_at(),
+    ),
+    ignored=("run_id", "recorded_at"),
+)  # fmt: skip
+
+TABLES: dict[str, Table] = {
+    table.full_name: table
+    for table in (
+        FETCH_LEDGER, REJECTED_ROWS, INSTRUMENTS, DAILY_BARS, CORPORATE_ACTIONS,
+        SYNTHETIC_TRUTH_STATES, SYNTHETIC_TRUTH_FAULTS, SYNTHETIC_TRUTH_SIGNAL,
+        ANOMALIES, REVIEWS, TECHNICAL_V1, LABELS, VIEW_BUILDS, PREDICTIONS, PROMOTIONS, DAILY_SIGNALS, OUTBOX,
+    )
+}  # fmt: skip

@@ -1,0 +1,114 @@
+"""The one reader of the environment: every setting, its default and its meaning."""
+
+from __future__ import annotations
+
+import os
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from quant_assets.errors import ConfigurationError
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+def _shared(name: str) -> AliasChoices:
+    """Accept a name that other tools use too (`MONGODB_URI`) with or without our prefix; ours wins."""
+    return AliasChoices(f"QUANT_{name}", name)
+
+
+class Settings(BaseSettings):
+    """Settings from the environment (prefix `QUANT_`) and from a `.env` file in the working directory.
+
+    `.env.example` documents each. Secrets are `SecretStr`, so that they never appear in a log or a repr.
+    Raises `ConfigurationError` from `load_settings` when a value cannot be used.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="QUANT_", env_file=".env", extra="ignore", env_ignore_empty=True)
+
+    home: Path = Path("var")
+    source: Literal["synthetic", "files"] = "synthetic"
+    start: date | None = None
+    calendar: str = "XNYS"
+    universe: str = ""
+    vendor_delay_minutes: int = Field(30, ge=0, le=24 * 60)
+
+    files_path: str = ""
+    files_date_format: str = ""
+    files_basis: Literal["restated", "raw"] = "restated"
+
+    synthetic_seed: int = 7
+    synthetic_symbols: int = Field(30, ge=1, le=20_000)
+    synthetic_start: date = date(2021, 11, 22)
+    synthetic_rank_ic: float = Field(0.08, ge=0.0, le=0.5)
+
+    horizon: Literal[1, 5, 20] = 1
+    train_min_sessions: int = Field(252, ge=60)
+    model_seed: int = 7
+
+    lock_timeout_seconds: float = Field(60.0, gt=0)
+    read_copy: bool = True
+
+    mlflow_tracking_uri: str = Field("", validation_alias=_shared("MLFLOW_TRACKING_URI"))
+    mongodb_uri: SecretStr = Field(SecretStr(""), validation_alias=_shared("MONGODB_URI"))
+    mongodb_database: str = Field("quant_assets", validation_alias=_shared("MONGODB_DATABASE"))
+    webhook_url: SecretStr = Field(SecretStr(""), validation_alias=_shared("WEBHOOK_URL"))
+    webhook_secret: SecretStr = Field(SecretStr(""), validation_alias=_shared("WEBHOOK_SECRET"))
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @cached_property
+    def first_session_floor(self) -> date:
+        """The date from which partitions and bars are kept: `START`, else the synthetic market's first day, else 2000."""
+        if self.start is not None:
+            return self.start
+        return self.synthetic_start if self.source == "synthetic" else date(2000, 1, 1)
+
+    @property
+    def warehouse_path(self) -> Path:
+        return self.home / "quant.duckdb"
+
+    @property
+    def read_copy_path(self) -> Path:
+        return self.home / "quant.read.duckdb"
+
+    @property
+    def dagster_home(self) -> Path:
+        return self.home / "dagster"
+
+    @property
+    def outbox_path(self) -> Path:
+        return self.home / "outbox"
+
+    @property
+    def models_path(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """MLflow's tracking and registry store: the setting, else sqlite under HOME."""
+        return self.mlflow_tracking_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+    def export(self) -> None:
+        """Put into the environment what YAML files and child processes read from it."""
+        os.environ["DAGSTER_HOME"] = str(self.dagster_home)
+        os.environ["QUANT_HOME"] = str(self.home)
+        os.environ["QUANT_WAREHOUSE"] = str(self.warehouse_path)
+        os.environ["QUANT_LOCK_TIMEOUT_SECONDS"] = str(self.lock_timeout_seconds)
+        os.environ["DO_NOT_TRACK"] = "1"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings; a value that cannot be used raises `ConfigurationError` naming the variable, never its secret."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        faults = "; ".join(f"QUANT_{str(fault['loc'][0]).removeprefix('QUANT_').upper()}: {fault['msg']}" for fault in error.errors())
+        raise ConfigurationError(f"{faults}. See .env.example for every setting and its form.") from None

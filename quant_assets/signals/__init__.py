@@ -1,0 +1,1 @@
+"""From features to tonight's signals: splits, models, evaluation, tracking, scoring."""
