@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     lock_timeout_seconds: float = Field(60.0, gt=0)
     read_copy: bool = True
 
+    dagster_port: int = Field(3000, ge=1, le=65535)
+    mlflow_port: int = Field(5000, ge=1, le=65535)
+
     mlflow_tracking_uri: str = Field("", validation_alias=_shared("MLFLOW_TRACKING_URI"))
     mongodb_uri: SecretStr = Field(SecretStr(""), validation_alias=_shared("MONGODB_URI"))
     mongodb_database: str = Field("quant_assets", validation_alias=_shared("MONGODB_DATABASE"))
@@ -95,6 +98,18 @@ class Settings(BaseSettings):
     def mlflow_uri(self) -> str:
         """MLflow's tracking and registry store: the setting, else sqlite under HOME."""
         return self.mlflow_tracking_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+    @property
+    def dagster_url(self) -> str:
+        """Where `make ui` serves Dagster."""
+        return f"http://127.0.0.1:{self.dagster_port}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """Where MLflow's pages are: the tracking server, or what `make ui` serves."""
+        if self.mlflow_tracking_uri.startswith("http"):
+            return self.mlflow_tracking_uri.rstrip("/")
+        return f"http://127.0.0.1:{self.mlflow_port}"
 
     def export(self) -> None:
         """Put into the environment what YAML files and child processes read from it."""

@@ -1,0 +1,49 @@
+"""Findings about bars, and the bars that may go on."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from quant_assets.assets import DATA_ENGINEERING, markdown_table, row_count, table_spec
+from quant_assets.data_quality.quarantine import quarantine
+from quant_assets.market_data.assets import BARS
+from quant_assets.partitions import SESSIONS
+from quant_assets.resources import DeskResource, WarehouseResource
+from quant_assets.schemas import ANOMALIES, DAILY_BARS
+
+CLEAN_BARS = dg.AssetKey(["data_quality", "clean_bars"])
+ANOMALIES_KEY = dg.AssetKey(["data_quality", "anomalies"])
+
+_bars = table_spec(DAILY_BARS, deps=[ANOMALIES_KEY], owners=DATA_ENGINEERING, kinds={"duckdb", "sql"})
+
+
+@dg.multi_asset(
+    specs=[
+        table_spec(ANOMALIES, deps=[BARS], owners=DATA_ENGINEERING, kinds={"duckdb", "polars"}),
+        _bars.replace_attributes(
+            key=CLEAN_BARS,
+            group_name="data_quality",
+            description="The newest version of each bar of the preferred source that no unreleased critical anomaly covers.\n\n"
+            "One row is one symbol in one session; key: `symbol`, `session`. A view: `clean_bars_as_of(T)` shows it as of an instant.",
+        ),
+    ],
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    partitions_def=SESSIONS,
+)
+def data_quality(context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource) -> Iterator[dg.MaterializeResult[None]]:
+    """Judge every bar known as of the run; critical findings hold their bar out of `clean_bars`."""
+    night = desk.night(context, warehouse.client)
+    fresh = quarantine(warehouse.client, desk.settings.source, night.as_of)
+    with warehouse.get_connection() as connection:
+        by_rule = fresh.group_by("rule", "severity").len("new").sort("rule")
+        yield dg.MaterializeResult(
+            asset_key=ANOMALIES_KEY,
+            metadata={
+                "dagster/row_count": row_count(connection, "data_quality.anomalies"),
+                "new_findings": fresh.height,
+                "by_rule": markdown_table(by_rule, "nothing new"),
+                "newest": markdown_table(fresh.sort("session", descending=True).select("symbol", "session", "rule", "detail").head(20), "nothing new"),
+            },
+        )
+        clean, stored = row_count(connection, "data_quality.clean_bars"), row_count(connection, "market_data.latest_daily_bars")
+        yield dg.MaterializeResult(asset_key=CLEAN_BARS, metadata={"dagster/row_count": clean, "held_back": stored - clean})

@@ -1,0 +1,31 @@
+"""Findings into `data_quality.anomalies`: what is critical there is not in `clean_bars`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import polars as pl
+
+from quant_assets.clock import utc_now
+from quant_assets.data_quality.rules import judge
+from quant_assets.schemas import ANOMALIES
+from quant_assets.warehouse import Warehouse, append_versions
+
+
+def quarantine(warehouse: Warehouse, source: str, as_of: datetime) -> pl.DataFrame:
+    """Judge the bars known as of an instant and store what is new; returns the new findings.
+
+    Judging again stores nothing: a finding is told by its rule, its detector and the version of the bar.
+    """
+    bars = warehouse.read(
+        """
+        select symbol, session, known_at, open, high, low, close, volume from market_data.daily_bars_as_of($as_of) where source = $source
+        """,
+        {"as_of": as_of, "source": source},
+    )
+    findings = judge(bars).with_columns(recorded_at=pl.lit(utc_now(), pl.Datetime("us")))
+    with warehouse.transaction() as connection:
+        stored = connection.sql("select symbol, session, rule, detector, bar_known_at from data_quality.anomalies").pl()
+        fresh = findings.join(stored, on=ANOMALIES.key, how="anti")
+        append_versions(connection, ANOMALIES, fresh)
+    return fresh

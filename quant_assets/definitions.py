@@ -1,0 +1,78 @@
+"""Table of contents: the stages in the order of the data, then jobs, schedule, sensors and resources.
+
+Loads with no secret, no network and no ML library.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, timedelta
+
+import dagster as dg
+
+from quant_assets.data_quality import assets as data_quality
+from quant_assets.data_quality import checks as data_quality_checks
+from quant_assets.feature_store import assets as feature_store
+from quant_assets.market_data import assets as market_data
+from quant_assets.market_data import checks as market_data_checks
+from quant_assets.partitions import SESSIONS, calendar_of, nightly_cron
+from quant_assets.publishing import assets as publishing
+from quant_assets.publishing import sensors
+from quant_assets.resources import DeskResource, WarehouseResource
+from quant_assets.settings import load_settings
+from quant_assets.signals import assets as signals
+
+SETTINGS = load_settings()
+SETTINGS.export()
+
+TRAINING = dg.AssetSelection.assets(signals.signals_model)
+
+nightly = dg.define_asset_job(
+    "nightly",
+    selection=dg.AssetSelection.all() - TRAINING,
+    partitions_def=SESSIONS,
+    executor_def=dg.in_process_executor,
+    description="Everything a night does: fetch, judge, compute, score, hand over. It scores but does not train.",
+)
+retrain = dg.define_asset_job(
+    "retrain",
+    selection=TRAINING,
+    executor_def=dg.in_process_executor,
+    description="Walk-forward training and registration of the signal model; training on the same data again returns the registered version.",
+)
+
+
+@dg.schedule(
+    job=nightly,
+    name="nightly_after_close",
+    cron_schedule=nightly_cron(calendar_of(SETTINGS)),
+    execution_timezone=calendar_of(SETTINGS).timezone,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="After the close of the calendar's exchange plus the vendor's delay, in the exchange's time zone; skips closed days.",
+)
+def nightly_after_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Request the session that became known since the last tick."""
+    tick = context.scheduled_execution_time.astimezone(UTC).replace(tzinfo=None)
+    calendar = calendar_of(SETTINGS)
+    session = calendar.last_known_session(tick)
+    if tick - calendar.known_at(session) >= timedelta(days=1):
+        return dg.SkipReason(f"No session of {calendar.name} closed in the day before {tick} UTC; the last was {session}.")
+    return dg.RunRequest(run_key=str(session), partition_key=str(session))
+
+
+defs = dg.Definitions(
+    assets=[
+        market_data.market_data,
+        data_quality.data_quality,
+        feature_store.feature_store,
+        feature_store.dbt_features,
+        signals.signals_model,
+        signals.daily_signals,
+        publishing.outbox,
+        publishing.SIGNALS_COLLECTION,
+    ],
+    asset_checks=[market_data_checks.daily_bars_checks, data_quality_checks.bar_rules],
+    jobs=[nightly, retrain],
+    schedules=[nightly_after_close],
+    sensors=[sensors.publish_documents, sensors.send_alerts],
+    resources={"warehouse": WarehouseResource(database=str(SETTINGS.warehouse_path)), "desk": DeskResource()},
+)

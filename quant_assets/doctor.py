@@ -1,0 +1,115 @@
+"""Is everything there that a night needs? One finding per setting, store and address, with the remedy."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from quant_assets.clock import trading_calendar, utc_now
+from quant_assets.errors import QuantAssetsError
+from quant_assets.home import require_writable
+from quant_assets.market_data.sources import make_source
+from quant_assets.publishing.document_store import DocumentStore
+from quant_assets.publishing.embedded_store import address
+from quant_assets.publishing.webhook import Webhook
+from quant_assets.settings import Settings
+from quant_assets.warehouse import Warehouse
+
+LEAST_FREE_BYTES = 2 * 1024**3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, whether it is well, and the numbers or the remedy in words."""
+
+    what: str
+    ok: bool
+    text: str
+
+    @property
+    def mark(self) -> str:
+        return "ok  " if self.ok else "FAIL"
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Look at everything; a fault in one place does not hide the next."""
+    examinations: dict[str, Callable[[Settings], str]] = {
+        "home": _home,
+        "calendar": _calendar,
+        "source": _source,
+        "warehouse": _warehouse,
+        "models": _models,
+        "document store": _document_store,
+        "webhook": _webhook,
+    }
+    return [_finding(what, look, settings) for what, look in examinations.items()]
+
+
+def _finding(what: str, look: Callable[[Settings], str], settings: Settings) -> Finding:
+    try:
+        return Finding(what, True, look(settings))
+    except QuantAssetsError as error:
+        return Finding(what, False, str(error))
+
+
+def _home(settings: Settings) -> str:
+    require_writable(settings.home)
+    existing = next(path for path in (settings.home, *settings.home.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < LEAST_FREE_BYTES:
+        raise QuantAssetsError(f"{settings.home} has {free / 1024**3:.1f} GiB free; make room or move QUANT_HOME.")
+    return f"{settings.home}, {free / 1024**3:.0f} GiB free"
+
+
+def _calendar(settings: Settings) -> str:
+    calendar = trading_calendar(settings.calendar, settings.first_session_floor, settings.vendor_delay_minutes)
+    last = calendar.last_known_session(utc_now())
+    return f"{calendar.name} ({calendar.timezone}), last known session {last}"
+
+
+def _source(settings: Settings) -> str:
+    calendar = trading_calendar(settings.calendar, settings.first_session_floor, settings.vendor_delay_minutes)
+    return f"{settings.source}, delivers up to {make_source(settings, calendar, utc_now()).last_session()}"
+
+
+def _warehouse(settings: Settings) -> str:
+    if not settings.warehouse_path.exists():
+        return f"{settings.warehouse_path} is made by the first run"
+    rows = Warehouse(settings.warehouse_path, settings.source, lock_timeout_seconds=5).read(
+        "select count(*) as bars, max(session) as last from data_quality.clean_bars"
+    )
+    bars, last = rows.row(0)
+    return f"{bars:,} clean bars up to {last}"
+
+
+def _models(settings: Settings) -> str:
+    if not settings.warehouse_path.exists():
+        return "the first run trains one"
+    champion = Warehouse(settings.warehouse_path, settings.source, lock_timeout_seconds=5).read(
+        "select model_version, trained_until from signals.promotions order by promoted_at desc, recorded_at desc limit 1"
+    )
+    if champion.is_empty():
+        return "no champion yet: the next run trains one"
+    version, trained_until = champion.row(0)
+    return f"champion is version {version}, trained on what was known until {trained_until} UTC"
+
+
+def _document_store(settings: Settings) -> str:
+    uri = settings.mongodb_uri.get_secret_value()
+    embedded = "" if uri else address(settings.home)
+    if not uri and not embedded:
+        return "the embedded one, which starts with `make ui` and for the length of a run; set QUANT_MONGODB_URI for a server"
+    with DocumentStore(uri or str(embedded), settings.mongodb_database) as store:
+        store.ping()
+        return store.describe()
+
+
+def _webhook(settings: Settings) -> str:
+    url = settings.webhook_url.get_secret_value()
+    if not url:
+        return "none: set QUANT_WEBHOOK_URL to be told of failed checks and runs"
+    with Webhook(url, settings.webhook_secret.get_secret_value()) as webhook:
+        return f"alerts go to {webhook.describe()}" + (
+            "" if settings.webhook_secret.get_secret_value() else ", unsigned: set QUANT_WEBHOOK_SECRET"
+        )

@@ -1,0 +1,61 @@
+"""Run dbt in this process, on our connection, and let go of the database afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from quant_assets.errors import QuantAssetsError
+from quant_assets.settings import PROJECT_ROOT
+from quant_assets.warehouse import Warehouse
+
+PROJECT_PATH = PROJECT_ROOT / "dbt_features"
+MANIFEST_PATH = PROJECT_PATH / "target" / "manifest.json"
+
+
+class DbtError(QuantAssetsError):
+    """dbt could not run at all, or a model failed to build; the text is dbt's."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one dbt node: a model was built, or a test found `failures` offending rows."""
+
+    unique_id: str
+    is_model: bool
+    passed: bool
+    failures: int
+    message: str
+
+
+def build(warehouse: Warehouse) -> list[Outcome]:
+    """Build all models and run all tests; raises `DbtError` when a model fails, a failing test is an outcome.
+
+    Our connection is held meanwhile: dbt's own joins it in this process and no other process can come between.
+    """
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+    from dbt.cli.main import dbtRunner
+
+    arguments = ["--project-dir", str(PROJECT_PATH), "--profiles-dir", str(PROJECT_PATH), "--quiet", "--log-level-file", "none"]
+    with warehouse.connect():
+        try:
+            run = dbtRunner().invoke(["build", *arguments])
+        finally:
+            DuckDBConnectionManager.close_all_connections()
+    if run.result is None:
+        raise DbtError(f"dbt could not run: {run.exception}. Try `dbt parse` in {PROJECT_PATH.name}/ to see the whole message.")
+    outcomes = [
+        Outcome(
+            unique_id=result.node.unique_id,
+            is_model=result.node.resource_type == "model",
+            passed=str(result.status) in {"success", "pass"},
+            failures=int(result.failures or 0),
+            message=result.message or "",
+        )
+        for result in run.result.results
+        if str(result.status) != "skipped"
+    ]
+    broken = [outcome for outcome in outcomes if outcome.is_model and not outcome.passed]
+    if broken:
+        raise DbtError("; ".join(f"{outcome.unique_id}: {outcome.message}" for outcome in broken))
+    return outcomes

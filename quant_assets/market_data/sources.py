@@ -1,0 +1,48 @@
+"""Which source the settings name."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from quant_assets.clock import TradingCalendar
+from quant_assets.errors import ConfigurationError
+from quant_assets.market_data.delivery import Source
+from quant_assets.settings import Settings
+
+
+def make_source(settings: Settings, calendar: TradingCalendar, now: datetime) -> Source:
+    """Build the source that `QUANT_SOURCE` names; raises `ConfigurationError` when a setting it needs is missing."""
+    if settings.source == "synthetic":
+        from quant_assets.market_data.synthetic import SyntheticSource
+
+        return SyntheticSource(
+            calendar,
+            settings.synthetic_start,
+            settings.synthetic_symbols,
+            settings.synthetic_seed,
+            settings.synthetic_rank_ic,
+            now,
+        )
+    from quant_assets.market_data.files import FilesSource
+
+    if not settings.files_path:
+        raise ConfigurationError("QUANT_SOURCE=files needs QUANT_FILES_PATH: a file, folder or glob of CSV or Parquet with daily bars.")
+    return FilesSource(
+        settings.files_path, calendar, settings.files_basis, settings.files_date_format, universe(settings), settings.first_session_floor
+    )
+
+
+def universe(settings: Settings) -> tuple[str, ...]:
+    """The symbols that `QUANT_UNIVERSE` lists, by comma or one a line in a file; empty means all."""
+    text = settings.universe.strip()
+    if not text:
+        return ()
+    path = Path(text)
+    if path.suffix or "/" in text:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            if "," not in text and path.suffix in {".txt", ".csv"}:
+                raise ConfigurationError(f"QUANT_UNIVERSE={text!r} cannot be read: {error.strerror}; give a file or a comma list.") from None
+    return tuple(dict.fromkeys(symbol.strip() for symbol in text.replace("\n", ",").split(",") if symbol.strip()))

@@ -1,0 +1,150 @@
+"""Numbered schema changes, and the views and macros that every versions table comes with.
+
+A new database is created from the declarations in `schemas.py` and stamped with the last number. An old one gets the
+migrations it lacks, in order, in one transaction, after a copy of the file; then it is compared with the declarations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import polars as pl
+
+from quant_assets.errors import WarehouseError
+from quant_assets.schemas import TABLES, Kind, Table
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One numbered change: SQL that turns the schema before it into the schema after it."""
+
+    number: int
+    title: str
+    sql: str
+
+
+MIGRATIONS: tuple[Migration, ...] = (Migration(1, "the tables as first declared", ""),)
+
+_TYPES = {pl.String: "VARCHAR", pl.Float64: "DOUBLE", pl.Int64: "BIGINT", pl.Int32: "INTEGER", pl.Boolean: "BOOLEAN", pl.Date: "DATE"}
+
+
+def migrate(
+    connection: duckdb.DuckDBPyConnection, path: Path, preferred_source: str, migrations: tuple[Migration, ...] = MIGRATIONS
+) -> None:
+    """Bring an open database to the declared schema; raises `WarehouseError` when it cannot be."""
+    latest = migrations[-1].number
+    applied = _applied(connection)
+    if applied > latest:
+        raise WarehouseError(f"{path} has schema {applied}, this version knows {latest}: use the newer version that wrote it.")
+    views = _view_statements(preferred_source)
+    views_hash = hashlib.sha256("\n".join(views).encode()).hexdigest()
+    if applied == latest and _views_hash(connection) == views_hash:
+        return
+    if 0 < applied < latest:
+        connection.execute("checkpoint")
+        shutil.copyfile(path, path.with_name(f"{path.name}.before-{applied + 1}"))
+    connection.begin()
+    try:
+        if applied == 0:
+            _create(connection)
+        pending = [migration for migration in migrations if migration.number > applied]
+        for migration in pending:
+            if applied and migration.sql:
+                connection.execute(migration.sql)
+            connection.execute("insert into main.schema_migrations values (?, ?, now()::timestamp)", [migration.number, migration.title])
+        _compare_with_declarations(connection, path)
+        for statement in views:
+            connection.execute(statement)
+        connection.execute("update main.changes set views_hash = ?, counter = counter + 1", [views_hash])
+        connection.commit()
+    except BaseException:
+        connection.rollback()
+        raise
+
+
+def create_statement(table: Table) -> str:
+    """The DDL of one declared table; uniqueness of the key is kept by the writers, which is much faster than an index."""
+    columns = ", ".join(f'"{c.name}" {sql_type(c.dtype)}{"" if c.nullable else " not null"}' for c in table.columns)
+    return f"create table {table.full_name} ({columns})"
+
+
+def _create(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("create table main.schema_migrations (number integer, title varchar, applied_at timestamp)")
+    connection.execute("create table main.changes (counter bigint, views_hash varchar)")
+    connection.execute("insert into main.changes values (0, '')")
+    for schema in dict.fromkeys(table.schema for table in TABLES.values()):
+        connection.execute(f"create schema {schema}")
+    for table in TABLES.values():
+        connection.execute(create_statement(table))
+        connection.execute(
+            f"comment on table {table.full_name} is '{_quoted(f'{table.description} Grain: {table.grain}. Kind: {table.kind}.')}'"
+        )
+        for column in table.columns:
+            unit = f" [{column.unit}]" if column.unit else ""
+            connection.execute(f"comment on column {table.full_name}.\"{column.name}\" is '{_quoted(column.description + unit)}'")
+
+
+def _compare_with_declarations(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    found: dict[str, dict[str, str]] = {}
+    rows = connection.execute("select schema_name || '.' || table_name, column_name, data_type from duckdb_columns() where not internal")
+    for table_name, column_name, data_type in rows.fetchall():
+        found.setdefault(table_name, {})[column_name] = data_type
+    for name, table in TABLES.items():
+        wanted = {column.name: sql_type(column.dtype) for column in table.columns}
+        if found.get(name) != wanted:
+            difference = sorted(set(wanted.items()) ^ set(found.get(name, {}).items()))
+            raise WarehouseError(f"{path}: {name} is not as declared, differing in {difference}; a numbered migration is missing.")
+
+
+def _view_statements(preferred_source: str) -> list[str]:
+    statements = []
+    for table in TABLES.values():
+        if table.kind is Kind.VERSIONS:
+            newest = ""
+            if "known_at" in table.key:
+                newest = f" qualify row_number() over (partition by {', '.join(table.entity)} order by known_at desc) = 1"
+            statements += [
+                f"create or replace macro {table.schema}.{table.name}_as_of(t) as table select * from {table.full_name} where known_at <= t{newest}",
+                f"create or replace view {table.schema}.latest_{table.name} as select * from {table.full_name}{newest}",
+            ]
+    clean = (
+        "select bar.* from {bars} as bar where bar.source = '" + _quoted(preferred_source) + "' and not exists ("
+        "select 1 from data_quality.anomalies as anomaly left join ("
+        "select symbol, session, rule, bar_known_at, arg_max(decision, decided_at) as decision from data_quality.reviews"
+        " where decided_at <= {t} group by all"
+        ") as review using (symbol, session, rule, bar_known_at)"
+        " where anomaly.symbol = bar.symbol and anomaly.session = bar.session and anomaly.bar_known_at = bar.known_at"
+        " and anomaly.severity = 'critical' and anomaly.known_at <= {t} and coalesce(review.decision, '') <> 'release')"
+    )
+    forever = "timestamp '9999-12-31'"
+    return [
+        *statements,
+        "create or replace macro data_quality.clean_bars_as_of(t) as table " + clean.format(bars="market_data.daily_bars_as_of(t)", t="t"),
+        "create or replace view data_quality.clean_bars as " + clean.format(bars="market_data.latest_daily_bars", t=forever),
+    ]
+
+
+def _applied(connection: duckdb.DuckDBPyConnection) -> int:
+    tables = connection.execute("select table_name from duckdb_tables() where schema_name = 'main'").fetchall()
+    if ("schema_migrations",) not in tables:
+        return 0
+    return int(connection.execute("select max(number) from main.schema_migrations").fetchall()[0][0])
+
+
+def _views_hash(connection: duckdb.DuckDBPyConnection) -> str:
+    return str(connection.execute("select views_hash from main.changes").fetchall()[0][0])
+
+
+def sql_type(dtype: object) -> str:
+    """DuckDB's name of a declared dtype."""
+    if isinstance(dtype, pl.Datetime):
+        return "TIMESTAMP"
+    return _TYPES[dtype]  # type: ignore[index]
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "''")

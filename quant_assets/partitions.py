@@ -1,0 +1,49 @@
+"""The daily session partitions that all stages share."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from quant_assets.clock import TradingCalendar, trading_calendar, utc_now
+from quant_assets.settings import Settings, load_settings
+
+
+def calendar_of(settings: Settings) -> TradingCalendar:
+    """The trading calendar that the settings name, from the first session of interest on."""
+    return trading_calendar(settings.calendar, settings.first_session_floor, settings.vendor_delay_minutes)
+
+
+def daily_sessions(settings: Settings) -> dg.DailyPartitionsDefinition:
+    """One partition per session of the calendar.
+
+    Every date that is no session is excluded. `end_offset=1` makes tonight's session a partition on its own
+    evening rather than a day later; a run refuses one whose close has not come yet.
+    """
+    calendar = calendar_of(settings)
+    first = settings.first_session_floor
+    closed = calendar.closed_dates(first, calendar.sessions[-1])
+    return dg.DailyPartitionsDefinition(
+        start_date=first.isoformat(),
+        timezone=calendar.timezone,
+        end_offset=1,
+        exclusions=[datetime(day.year, day.month, day.day) for day in closed],
+    )
+
+
+def nightly_cron(calendar: TradingCalendar) -> str:
+    """When the nightly schedule ticks, in the calendar's time zone: after the latest regular close plus the vendor's delay.
+
+    An exchange that closes late enough for this to fall on the next day gets the next morning's first minutes.
+    """
+    from zoneinfo import ZoneInfo
+
+    recent = [close for close in calendar.closes if close <= utc_now()][-260:] or list(calendar.closes[:260])
+    local = [close.replace(tzinfo=UTC).astimezone(ZoneInfo(calendar.timezone)) for close in recent]
+    latest = max(local, key=lambda close: (close.hour, close.minute))
+    tick = latest + calendar.delay + timedelta(minutes=15)
+    return f"{tick.minute} {tick.hour} * * *"
+
+
+SESSIONS = daily_sessions(load_settings())

@@ -1,0 +1,137 @@
+"""What `quant-assets run` shows: progress while it works, and at the end what came out and where to look next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import date, datetime
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+
+from quant_assets.settings import Settings
+from quant_assets.warehouse import Warehouse
+
+STRONGEST = 5
+SHOWN: dict[str, tuple[str, ...]] = {
+    "market_data/daily_bars": ("new_bars", "restated_bars", "rejected_rows", "symbols"),
+    "data_quality/anomalies": ("new_findings",),
+    "data_quality/clean_bars": ("dagster/row_count", "held_back"),
+    "feature_store/technical_v1": ("rows_written", "stale_symbols"),
+    "feature_store/labels": ("rows_written",),
+    "signals/daily_signals": ("new_signals", "scorer", "model_version"),
+    "publishing/outbox": ("documents", "new_files"),
+}
+WORDS = {"dagster/row_count": "rows"}
+
+
+class Progress:
+    """One line per finished step, and on a terminal a spinner with the step at work."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console()
+        self._status: Status | None = self.console.status("starting") if self.console.is_terminal else None
+
+    def __enter__(self) -> Progress:
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._status:
+            self._status.stop()
+
+    def line(self, text: str) -> None:
+        """Print one plain line."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def start(self, step: str) -> None:
+        """A step begins."""
+        if self._status:
+            self._status.update(step)
+
+    def done(self, step: str, seconds: float) -> None:
+        """A step has succeeded."""
+        self.line(f"{step:<24} done  {seconds:6.1f} s")
+
+    def failed(self, step: str) -> None:
+        """A step has failed."""
+        self.line(f"{step:<24} FAILED")
+
+
+def summary(
+    settings: Settings,
+    as_of: datetime,
+    session: date,
+    stages: Sequence[tuple[str, dict[str, Any]]],
+    warnings: Sequence[str],
+    failure: str,
+    seconds: float,
+) -> None:
+    """Print what each stage did, the strongest signals of the session, and where to look next."""
+    console = Console()
+    done = dict(stages)
+    table = Table(title=f"Session {session}, as of {as_of:%Y-%m-%d %H:%M} UTC", title_justify="left")
+    table.add_column("asset")
+    table.add_column("what came of it")
+    for key, names in SHOWN.items():
+        if key in done:
+            found = done[key]
+            table.add_row(
+                key, ", ".join(f"{WORDS.get(name, name).replace('_', ' ')} {_number(found[name])}" for name in names if name in found)
+            )
+    console.print(table)
+    if not failure:
+        _signals(console, settings, session, as_of)
+        if _nothing_new(done):
+            console.print("Nothing had changed since the last run: no new bar, feature, signal or document.")
+    for warning in warnings:
+        console.print(f"Warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+    if failure:
+        console.print(f"Failed after {seconds:.1f} s. {failure}", markup=False, highlight=False, soft_wrap=True)
+        console.print("What was done stays; mend the cause and run again. The whole story: make ui", highlight=False)
+        return
+    console.print(f"Done in {seconds:.1f} s. Next: `make ui` opens the asset graph, the models and the documents;", highlight=False)
+    console.print(f"tables for reading: {settings.read_copy_path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _signals(console: Console, settings: Settings, session: date, as_of: datetime) -> None:
+    warehouse = Warehouse(settings.warehouse_path, settings.source, lock_timeout_seconds=settings.lock_timeout_seconds)
+    signals = warehouse.read(
+        """
+        select symbol, horizon, probability, recommendation, scorer, model_version, contributions
+        from signals.latest_daily_signals where session = $session
+        order by abs(probability - 0.5) desc, symbol limit $count
+        """,
+        {"session": session, "count": STRONGEST},
+    )
+    if signals.is_empty():
+        console.print(f"No signals for {session}.")
+        return
+    table = Table(title="Strongest signals", title_justify="left")
+    for heading in ("symbol", "probability up", "recommendation", "scorer", "strongest reasons"):
+        table.add_column(heading, justify="right" if heading == "probability up" else "left")
+    for row in signals.iter_rows(named=True):
+        scorer = f"model {row['model_version']}" if row["scorer"] == "model" else row["scorer"]
+        table.add_row(row["symbol"], f"{row['probability']:.4f}", row["recommendation"], scorer, _reasons(row["contributions"]))
+    console.print(table)
+
+
+def _reasons(contributions: str | None) -> str:
+    parts = json.loads(contributions or "[]")[:3]
+    return ", ".join(f"{part['feature']} {part['contribution']:+.3f}" for part in parts)
+
+
+def _nothing_new(done: dict[str, dict[str, Any]]) -> bool:
+    counts = [done.get(key, {}).get(name) for key, name in (
+        ("market_data/daily_bars", "new_bars"), ("market_data/daily_bars", "restated_bars"),
+        ("feature_store/technical_v1", "rows_written"), ("signals/daily_signals", "new_signals"), ("publishing/outbox", "new_files"),
+    )]  # fmt: skip
+    return all(count == 0 for count in counts)
+
+
+def _number(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,53 @@
+"""Training in a process of its own: started by the night when there is no champion, ended when the night is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from datetime import datetime
+
+from quant_assets.errors import QuantAssetsError
+
+PARENT_PIPE = "QUANT_PARENT_PIPE"
+TAIL = 2000
+
+
+class TrainingFailed(QuantAssetsError):
+    """The training process ended with an error; the text is the end of what it said."""
+
+
+def train_in_own_process(as_of: datetime) -> str:
+    """Run `quant-assets model train` and wait; returns what it printed, raises `TrainingFailed` when it failed.
+
+    Our memory and our imports stay free of the ML libraries, and the child ends with us: it watches its end of a pipe.
+    """
+    command = [sys.executable, "-m", "quant_assets.cli", "model", "train", "--as-of", as_of.isoformat()]
+    child = subprocess.Popen(
+        command,
+        env={**os.environ, PARENT_PIPE: "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        output = child.stdout.read() if child.stdout else ""
+        code = child.wait()
+    finally:
+        child.kill()
+    if code != 0:
+        raise TrainingFailed(f"Training ended with exit code {code}: {output[-TAIL:].strip()}")
+    return output
+
+
+def die_with_parent() -> None:
+    """In a process started above: end at once when the parent is gone, however it went."""
+    if os.environ.pop(PARENT_PIPE, None):
+
+        def watch() -> None:
+            sys.stdin.buffer.read()
+            os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,133 @@
+"""One training from the warehouse to the registry: frame, fit, log, register, keep a verified copy, promote."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from quant_assets.clock import TradingCalendar, utc_now
+from quant_assets.feature_store.catalog import TECHNICAL_V1 as CATALOG
+from quant_assets.feature_store.catalog import model_columns
+from quant_assets.feature_store.contract import FeatureContract
+from quant_assets.feature_store.indicators import definition_hash
+from quant_assets.feature_store.store import training_frame
+from quant_assets.schemas import INSTANT, PREDICTIONS, PROMOTIONS, TECHNICAL_V1
+from quant_assets.settings import Settings
+from quant_assets.signals import tracking
+from quant_assets.signals.champions import MODEL, champion_for
+from quant_assets.signals.retraining import TrainingFailed, train_in_own_process
+from quant_assets.signals.training import TrainingResult, TrainingSetup, train
+from quant_assets.warehouse import Warehouse, append_ledger, append_versions
+
+LOOKED_AT = ("auc", "rank_ic", "rank_ic_t", "accuracy", "majority_accuracy", "log_loss", "base_rate_log_loss", "control_auc", "control_rank_ic")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one training came to; `registered_before` when the registry had it already."""
+
+    model_version: str
+    registered_before: bool
+    mlflow_url: str
+    fingerprint: str
+    trained_until: datetime
+    training_rows: int
+    folds: pl.DataFrame
+    metrics: dict[str, float | None]
+
+
+def train_and_register(
+    warehouse: Warehouse, calendar: TradingCalendar, settings: Settings, as_of: datetime, run_id: str, asset_key: str
+) -> Trained:
+    """Train on what was known before the close of the last session as of an instant, so that the model may score it.
+
+    The same data, settings and code return the registered version and write nothing. Raises `TooFewSessions`.
+    """
+    tonight = calendar.last_known_session(as_of)
+    last = calendar.previous(tonight)
+    setup = TrainingSetup(
+        features=tuple(model_columns()),
+        horizon=settings.horizon,
+        definition_hash=definition_hash(),
+        seed=settings.model_seed,
+        train_min_sessions=settings.train_min_sessions,
+    )
+    frame = training_frame(
+        warehouse, calendar, list(setup.features), setup.horizon, calendar.known_at(last), settings.first_session_floor, last
+    )
+    result = train(frame, setup)
+    contract = FeatureContract.of(
+        TECHNICAL_V1.name, setup.definition_hash, [feature for feature in CATALOG if feature.name in setup.features]
+    )
+    registry = tracking.Registry.open(settings)
+    found = registry.find_version(result.fingerprint)
+    version = found or registry.log_training(result, contract, run_id, asset_key)
+    model_sha256 = tracking.save_local_copy(settings.models_path, version.version, result.booster, contract)
+    _keep(warehouse, result, version, model_sha256, as_of, run_id)
+    return Trained(
+        model_version=version.version,
+        registered_before=found is not None,
+        mlflow_url=version.url,
+        fingerprint=result.fingerprint,
+        trained_until=result.trained_until,
+        training_rows=result.rows,
+        folds=result.folds,
+        metrics=result.evaluation.summary,
+    )
+
+
+def ensure_champion(warehouse: Warehouse, calendar: TradingCalendar, settings: Settings, as_of: datetime) -> str:
+    """Train when no version may score the last session and there is history enough; says in words what was done."""
+    tonight = calendar.last_known_session(as_of)
+    champion = champion_for(warehouse, settings.horizon, calendar.close(tonight), as_of)
+    if champion is not None:
+        return f"champion is version {champion.model_version}, trained until {champion.trained_until} UTC"
+    needed = settings.train_min_sessions + settings.horizon + TrainingSetup.n_folds
+    known = warehouse.read(
+        "select count(distinct session) as sessions from feature_store.labels where horizon = $horizon and known_at < $close",
+        {"horizon": settings.horizon, "close": calendar.close(tonight)},
+    )["sessions"].item()
+    if known < needed:
+        return f"no model yet: {known} sessions have known outcomes, training needs {needed}"
+    try:
+        train_in_own_process(as_of)
+    except TrainingFailed as error:
+        return f"no model: {error}"
+    return "the first champion was trained"
+
+
+def _keep(warehouse: Warehouse, result: TrainingResult, version: tracking.Version, model_sha256: str, as_of: datetime, run_id: str) -> None:
+    """Walk-forward predictions and the promotion, in one transaction; a version is promoted once."""
+    stamp = pl.lit(utc_now(), INSTANT)
+    predictions = result.predictions.with_columns(
+        model=pl.lit(MODEL), model_version=pl.lit(version.version), known_at=pl.lit(as_of, INSTANT), recorded_at=stamp
+    ).select(PREDICTIONS.column_names)
+    evidence = {name: result.evaluation.summary[name] for name in LOOKED_AT}
+    promotion = pl.DataFrame(
+        [
+            {
+                "model": MODEL,
+                "model_version": version.version,
+                "promoted_at": as_of,
+                "trained_until": result.trained_until,
+                "horizon": result.setup.horizon,
+                "feature_view": TECHNICAL_V1.name,
+                "definition_hash": result.setup.definition_hash,
+                "fingerprint": result.fingerprint,
+                "model_sha256": model_sha256,
+                "mlflow_run_id": version.run_id,
+                "evidence": json.dumps(evidence, sort_keys=True),
+                "run_id": run_id,
+                "recorded_at": utc_now(),
+            }
+        ],
+        schema=PROMOTIONS.polars_schema,
+    )
+    with warehouse.transaction() as connection:
+        known = connection.sql("select model, model_version from signals.promotions").pl()
+        if promotion.join(known, on=["model", "model_version"], how="anti").height:
+            append_versions(connection, PREDICTIONS, predictions)
+            append_ledger(connection, PROMOTIONS, promotion)

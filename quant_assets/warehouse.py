@@ -1,0 +1,265 @@
+"""The DuckDB warehouse: one lock for seconds, transactional idempotent writes, as-of reads, a copy for readers.
+
+DuckDB lets one process in at a time, readers included, so a connection lives for one read or one write; nothing
+trains and no network is awaited while it is open.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from quant_assets.errors import SchemaMismatch, WarehouseError, WarehouseLocked
+from quant_assets.migrations import migrate
+from quant_assets.schemas import Kind, Table
+
+Connection = duckdb.DuckDBPyConnection
+
+
+class Warehouse:
+    """One DuckDB file and how we use it; plain Python, shared by assets, commands and tests.
+
+    `preferred_source` decides whose bars `data_quality.clean_bars` shows. A lock held by another process is waited
+    for; after `lock_timeout_seconds` `WarehouseLocked` names the holder.
+    """
+
+    def __init__(self, path: Path, preferred_source: str, read_copy_path: Path | None = None, lock_timeout_seconds: float = 60.0) -> None:
+        self.path = path
+        self.preferred_source = preferred_source
+        self.read_copy_path = read_copy_path
+        self.lock_timeout_seconds = lock_timeout_seconds
+        self._migrated = False
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """Hold the database for one read or write; the first use creates or migrates it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        connection = self._open()
+        try:
+            connection.execute("set timezone = 'UTC'; set preserve_insertion_order = false; set enable_progress_bar = false")
+            if not self._migrated:
+                migrate(connection, self.path, self.preferred_source)
+                self._migrated = True
+            yield connection
+        finally:
+            connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Hold the database for one transaction: all of it lands, or none."""
+        with self.connect() as connection:
+            connection.begin()
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
+
+    def read(self, sql: str, parameters: Mapping[str, object] | None = None) -> pl.DataFrame:
+        """Run one query and return its rows as a frame; parameters are `$name`."""
+        with self.connect() as connection:
+            return query(connection, sql, parameters)
+
+    def refresh_read_copy(self) -> bool:
+        """Build the readers' copy aside and swap it in, when the database has changed since; says whether it did."""
+        if self.read_copy_path is None:
+            return False
+        aside = self.read_copy_path.with_suffix(f".{os.getpid()}.tmp")
+        with self.connect() as connection:
+            if self._copy_counter() == change_counter(connection):
+                return False
+            connection.execute("checkpoint")
+            shutil.copyfile(self.path, aside)
+        os.replace(aside, self.read_copy_path)
+        return True
+
+    def _copy_counter(self) -> int:
+        if self.read_copy_path is None or not self.read_copy_path.exists():
+            return -1
+        with duckdb.connect(self.read_copy_path, read_only=True) as copy:
+            return change_counter(copy)
+
+    def _open(self) -> Connection:
+        deadline = time.monotonic() + self.lock_timeout_seconds
+        while True:
+            try:
+                return duckdb.connect(self.path)
+            except duckdb.IOException as error:
+                if "lock" not in str(error).lower():
+                    raise WarehouseError(f"Cannot open {self.path}: {error}") from error
+                if time.monotonic() >= deadline:
+                    raise WarehouseLocked(
+                        f"{self.path} is held by {_holder(str(error))} and was not released in {self.lock_timeout_seconds:g} s. "
+                        f"Close that program; readers should open {self.read_copy_path or 'the read copy'} instead."
+                    ) from None
+                time.sleep(0.05)
+
+
+def query(connection: Connection, sql: str, parameters: Mapping[str, object] | None = None) -> pl.DataFrame:
+    """Run one query on an open connection and return its rows as a frame."""
+    frame: pl.DataFrame = connection.sql(sql, params=dict(parameters) if parameters else None).pl()
+    return frame
+
+
+def scalar(connection: Connection, sql: str, parameters: Sequence[object] = ()) -> Any:
+    """The one value of a query that gives one row, or None when it gives no row; parameters are `?`."""
+    rows = connection.execute(sql, list(parameters)).fetchall()
+    return rows[0][0] if rows else None
+
+
+def append_versions(
+    connection: Connection, table: Table, frame: pl.DataFrame, restated: Mapping[str, object] | None = None
+) -> pl.DataFrame:
+    """Append what is new or changed; returns the rows written, with a column `was_known` (a restatement).
+
+    A row whose values equal the newest version of its entity writes nothing. A changed one is a new version and takes
+    the column values of `restated` (when it was seen, say); should its `known_at` not lie after the version it
+    replaces, it is moved one microsecond past it, for versions are never updated. A table whose key has no `known_at`
+    takes each key once: a second, different row is refused.
+    """
+    _expect(table, frame, Kind.VERSIONS)
+    if frame.is_empty():
+        return frame.with_columns(was_known=pl.lit(False))
+    seen = {name: f"${name}" for name in restated or {}}
+    known_at = seen.pop("known_at", "new.known_at")
+    changes = "".join(f", case when old.known_at is null then new.{name} else {value} end as {name}" for name, value in seen.items())
+    entity = _equal(table.entity, "new", "old")
+    same = _same(table.values, "new", "old")
+    connection.register("incoming", frame)
+    changed = query(
+        connection,
+        f"""
+        with old as (
+            select * from {table.full_name} as t where exists (select 1 from incoming as new where {_equal(table.entity, "new", "t")})
+            qualify row_number() over (partition by {", ".join(table.entity)} order by known_at desc) = 1
+        )
+        select new.* replace (
+            case when old.known_at is null then new.known_at
+                 else greatest({known_at}, old.known_at + interval 1 microsecond) end as known_at{changes}
+        ), old.known_at is not null as was_known
+        from incoming as new left join old on {entity}
+        where old.known_at is null or not ({same})
+        """,
+        restated,
+    )
+    connection.unregister("incoming")
+    if "known_at" not in table.key and changed["was_known"].any():
+        first = changed.filter("was_known").select(table.key).row(0, named=True)
+        raise SchemaMismatch(f"{table.full_name} already holds another row for {first}; versions are never updated.")
+    _insert(connection, table, changed.drop("was_known"))
+    return changed
+
+
+def append_ledger(connection: Connection, table: Table, frame: pl.DataFrame) -> int:
+    """Append what happened; a key that is there already writes nothing. Returns the rows written."""
+    _expect(table, frame, Kind.LEDGER)
+    if frame.is_empty():
+        return 0
+    connection.register("incoming", frame)
+    fresh = query(connection, f"select * from incoming as new anti join {table.full_name} as old on {_equal(table.key, 'new', 'old')}")
+    connection.unregister("incoming")
+    return _insert(connection, table, fresh)
+
+
+def rewrite_current(connection: Connection, table: Table, frame: pl.DataFrame, scope: pl.DataFrame) -> tuple[int, int]:
+    """Make a current table equal to `frame` inside `scope`; returns rows written and rows removed.
+
+    `scope` has some of the key's columns with an optional `from_session`: rows of those keys (from that session on)
+    are replaced, all others stay. Rows that are equal already are not touched.
+    """
+    _expect(table, frame, Kind.CURRENT)
+    keys = [name for name in scope.columns if name != "from_session"]
+    inside = _equal(keys, "t", "s") if keys else "true"
+    if "from_session" in scope.columns:
+        inside += " and t.session >= s.from_session"
+    connection.register("incoming", frame)
+    connection.register("scope", scope)
+    same = f"{_equal(table.key, 'new', 't')} and {_same([c for c in table.column_names if c not in table.key], 'new', 't')}"
+    doomed = f"from {table.full_name} as t where exists (select 1 from scope as s where {inside})"
+    removed = int(scalar(connection, f"delete {doomed} and not exists (select 1 from incoming as new where {same})"))
+    fresh = query(connection, f"select * from incoming as new anti join {table.full_name} as old on {_equal(table.key, 'new', 'old')}")
+    connection.unregister("incoming")
+    connection.unregister("scope")
+    if removed and not fresh.height:
+        _count_change(connection)
+    return _insert(connection, table, fresh), removed
+
+
+def change_counter(connection: Connection) -> int:
+    """How many writes have changed the database since it was made."""
+    return int(scalar(connection, "select counter from main.changes"))
+
+
+def content_hash(
+    connection: Connection, table: Table, without: tuple[str, ...] = ("recorded_at", "run_id", "batch_id", "request_id")
+) -> str:
+    """A hash of a table's rows, independent of their order and of who wrote them when."""
+    names = [f'"{name}"' for name in table.column_names if name not in (*without, "mlflow_run_id")]
+    digest = f"count(*)::varchar || ':' || coalesce(sum(hash({', '.join(names)})::hugeint), 0)::varchar"
+    return str(scalar(connection, f"select {digest} from {table.full_name}"))
+
+
+def _insert(connection: Connection, table: Table, frame: pl.DataFrame) -> int:
+    if frame.height:
+        connection.register("outgoing", frame)
+        connection.execute(f"insert into {table.full_name} by name select * from outgoing order by all")
+        connection.unregister("outgoing")
+        _count_change(connection)
+    return frame.height
+
+
+def _count_change(connection: Connection) -> None:
+    connection.execute("update main.changes set counter = counter + 1")
+
+
+def _expect(table: Table, frame: pl.DataFrame, kind: Kind) -> None:
+    """Refuse a frame that does not match its declaration, showing the difference."""
+    if table.kind is not kind:
+        raise SchemaMismatch(f"{table.full_name} is a {table.kind} table, not a {kind} table.")
+    faults = [f"missing {name}" for name in table.column_names if name not in frame.columns]
+    faults += [f"unknown {name}" for name in frame.columns if name not in table.column_names]
+    faults += [
+        f"{column.name} is {frame.schema[column.name]}, wanted {column.dtype}"
+        for column in table.columns
+        if column.name in frame.columns and frame.schema[column.name] != column.dtype
+    ]
+    if not faults:
+        required = [column.name for column in table.columns if not column.nullable]
+        nulls = frame.select(pl.col(required).null_count()).row(0, named=True) if frame.height else {}
+        faults += [f"{name} has {count} nulls" for name, count in nulls.items() if count]
+        doubled = frame.height - frame.select(pl.struct(table.key).n_unique()).item() if frame.height else 0
+        if doubled:
+            example = frame.filter(pl.struct(table.key).is_duplicated()).select(table.key).row(0, named=True)
+            faults.append(f"{doubled} rows repeat a key, such as {example}")
+    if faults:
+        raise SchemaMismatch(f"The frame does not match {table.full_name}: {'; '.join(faults)}.")
+
+
+def _equal(names: tuple[str, ...] | list[str], left: str, right: str) -> str:
+    return " and ".join(f'{left}."{name}" = {right}."{name}"' for name in names)
+
+
+def _same(names: tuple[str, ...] | list[str], left: str, right: str) -> str:
+    return " and ".join(f'{left}."{name}" is not distinct from {right}."{name}"' for name in names) or "true"
+
+
+def _holder(message: str) -> str:
+    found = re.search(r"held in (.+?) \(PID (\d+)\)", message)
+    if not found:
+        return "another process"
+    program, pid = found.groups()
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+    except OSError:
+        command = program
+    return f"process {pid} ({command or program})"

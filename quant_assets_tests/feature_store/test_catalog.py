@@ -1,0 +1,42 @@
+"""The catalog agrees with the table's declaration and with what the view computes."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from quant_assets.feature_store.adjustment import forward_adjusted
+from quant_assets.feature_store.catalog import TECHNICAL_V1, Feature, model_columns
+from quant_assets.feature_store.indicators import technical_v1
+from quant_assets.schemas import INDICATOR_UNITS
+from quant_assets_tests.lookahead import NO_ACTIONS, random_history
+
+
+class TestRegression:
+    def test_names_units_and_order_are_those_of_the_table(self) -> None:
+        assert {feature.name: feature.unit for feature in TECHNICAL_V1} == INDICATOR_UNITS
+        assert [feature.name for feature in TECHNICAL_V1] == list(INDICATOR_UNITS)
+
+    def test_models_take_the_scale_free_features(self) -> None:
+        changes = ["price_change_1d", "price_change_5d", "price_change_20d"]
+        expected = ["rsi_14", "bb_width", "bb_position", "volume_ratio", *changes, "high_low_range"]
+        assert model_columns("raw") == model_columns("restated") == expected
+
+    def test_an_unknown_basis_is_named(self) -> None:
+        with pytest.raises(ValueError, match="'adjusted'"):
+            model_columns("adjusted")
+
+
+class TestProperties:
+    @pytest.mark.parametrize("feature", TECHNICAL_V1, ids=lambda feature: str(feature.name))
+    def test_each_feature_is_told_whole(self, feature: Feature) -> None:
+        assert all((feature.definition, feature.unit, feature.null_rule, feature.source))
+        assert feature.sentence.endswith(".")
+        assert feature.scale_free == (feature.unit not in ("price", "shares"))
+
+    @pytest.mark.parametrize("feature", TECHNICAL_V1, ids=lambda feature: str(feature.name))
+    def test_lookback_is_the_index_of_the_first_value(self, feature: Feature) -> None:
+        bars = random_history(3, symbols=1, n=80, gaps=0.0)["bars"].with_columns(pl.col("volume").fill_null(5.0))
+        values = technical_v1(forward_adjusted(bars, NO_ACTIONS))[feature.name]
+        assert values.is_not_null().arg_max() == feature.lookback
+        assert values[feature.lookback :].null_count() == 0
