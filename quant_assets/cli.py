@@ -5,10 +5,11 @@ Dagster is imported inside the functions that run it, so that help and configura
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -204,7 +205,7 @@ def execute_job(
     selection: list[dg.AssetKey] | None = None
     if select:
         graph = defs.resolve_asset_graph()
-        selection = sorted(dg.AssetSelection.from_string(select).resolve(graph) & job.asset_layer.executable_asset_keys)
+        selection = sorted(dg.AssetSelection.from_string(select).resolve(graph) & frozenset(job.asset_layer.executable_asset_keys))
         if not selection:
             raise ConfigurationError(f"--select {select!r} matches no asset of the job {name}; see the names in `make ui`.")
     run_id = str(uuid.uuid4())
@@ -270,7 +271,7 @@ def _listener(progress: Progress) -> Callable[[dg.EventLogEntry], None]:
     def listen(entry: dg.EventLogEntry) -> None:
         event = entry.dagster_event
         if event is None or event.step_key is None:
-            if event is None and entry.level >= 20:
+            if event is None and int(entry.level) >= logging.INFO:
                 progress.line(entry.user_message)
         elif event.event_type is dg.DagsterEventType.STEP_START:
             progress.start(event.step_key)
@@ -282,7 +283,7 @@ def _listener(progress: Progress) -> Callable[[dg.EventLogEntry], None]:
     return listen
 
 
-def _numbers(metadata: dict[str, Any]) -> str:
+def _numbers(metadata: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value.value}" for name, value in metadata.items())
 
 

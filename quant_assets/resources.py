@@ -72,7 +72,7 @@ class Night:
     sessions: Sequence[date]
 
 
-class DeskResource(dg.ConfigurableResource):
+class DeskResource(dg.ConfigurableResource[None]):
     """The desk's settings, calendar and source, and the night a run works on; holds no secret as configuration."""
 
     _settings: Settings | None = PrivateAttr(default=None)
@@ -180,7 +180,7 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 
 
 def _is_alive(identity: str, rest: str) -> bool:
-    pid = int(rest.split(":")[0])
+    pid = int(rest.split(":", maxsplit=1)[0])
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -30,7 +30,9 @@ _bars = table_spec(DAILY_BARS, deps=[ANOMALIES_KEY], owners=DATA_ENGINEERING, ki
     backfill_policy=dg.BackfillPolicy.single_run(),
     partitions_def=SESSIONS,
 )
-def data_quality(context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource) -> Iterator[dg.MaterializeResult[None]]:
+def data_quality(
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource
+) -> Iterator[dg.MaterializeResult[None]]:
     """Judge every bar known as of the run; critical findings hold their bar out of `clean_bars`."""
     night = desk.night(context, warehouse.client)
     fresh = quarantine(warehouse.client, desk.settings.source, night.as_of)
@@ -42,7 +44,9 @@ def data_quality(context: dg.AssetExecutionContext, warehouse: WarehouseResource
                 "dagster/row_count": row_count(connection, "data_quality.anomalies"),
                 "new_findings": fresh.height,
                 "by_rule": markdown_table(by_rule, "nothing new"),
-                "newest": markdown_table(fresh.sort("session", descending=True).select("symbol", "session", "rule", "detail").head(20), "nothing new"),
+                "newest": markdown_table(
+                    fresh.sort("session", descending=True).select("symbol", "session", "rule", "detail").head(20), "nothing new"
+                ),
             },
         )
         clean, stored = row_count(connection, "data_quality.clean_bars"), row_count(connection, "market_data.latest_daily_bars")

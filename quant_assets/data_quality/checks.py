@@ -19,7 +19,9 @@ RULES = {
 @dg.multi_asset_check(
     specs=[
         *(dg.AssetCheckSpec(rule, asset=BARS, additional_deps=[CLEAN_BARS], description=text) for rule, text in RULES.items()),
-        dg.AssetCheckSpec("no_critical", asset=CLEAN_BARS, blocking=True, description="No bar goes on that breaks a rule and was not released."),
+        dg.AssetCheckSpec(
+            "no_critical", asset=CLEAN_BARS, blocking=True, description="No bar goes on that breaks a rule and was not released."
+        ),
     ],
 )
 def bar_rules(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource, desk: DeskResource) -> Iterator[dg.AssetCheckResult]:
@@ -51,4 +53,6 @@ def bar_rules(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResour
         limit 20
         """
     )
-    yield dg.AssetCheckResult(check_name="no_critical", asset_key=CLEAN_BARS, passed=slipped.is_empty(), metadata={"offenders": markdown_table(slipped)})
+    yield dg.AssetCheckResult(
+        check_name="no_critical", asset_key=CLEAN_BARS, passed=slipped.is_empty(), metadata={"offenders": markdown_table(slipped)}
+    )

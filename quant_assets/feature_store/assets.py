@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
 
-from quant_assets.assets import DATA_ENGINEERING, RESEARCH, record_partitions, row_count, table_spec
+from quant_assets.assets import RESEARCH, record_partitions, row_count, table_spec
 from quant_assets.data_quality.assets import CLEAN_BARS
 from quant_assets.feature_store.dbt import MANIFEST_PATH, build
 from quant_assets.feature_store.indicators import definition_hash
@@ -20,13 +20,21 @@ FEATURES = dg.AssetKey(["feature_store", "technical_v1"])
 LABELS_KEY = dg.AssetKey(["feature_store", "labels"])
 
 
-def _result(context: dg.AssetExecutionContext, warehouse: WarehouseResource, table: Table, refresh: Refresh, **more: str) -> dg.MaterializeResult[None]:
+def _result(
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource, table: Table, refresh: Refresh, **more: str
+) -> dg.MaterializeResult[None]:
     record_partitions(context, dg.AssetKey([table.schema, table.name]), refresh.rows_per_session)
     with warehouse.get_connection() as connection:
         rows = row_count(connection, table.full_name)
     return dg.MaterializeResult(
         asset_key=[table.schema, table.name],
-        metadata={"dagster/row_count": rows, "rows_written": refresh.written, "rows_removed": refresh.removed, "stale_symbols": refresh.symbols, **more},
+        metadata={
+            "dagster/row_count": rows,
+            "rows_written": refresh.written,
+            "rows_removed": refresh.removed,
+            "stale_symbols": refresh.symbols,
+            **more,
+        },
     )
 
 
@@ -39,7 +47,9 @@ def _result(context: dg.AssetExecutionContext, warehouse: WarehouseResource, tab
     backfill_policy=dg.BackfillPolicy.single_run(),
     partitions_def=SESSIONS,
 )
-def feature_store(context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource) -> Iterator[dg.MaterializeResult[None]]:
+def feature_store(
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource
+) -> Iterator[dg.MaterializeResult[None]]:
     """Recompute what the changed bars touch, and nothing else."""
     features = refresh_technical(warehouse.client, context.run_id)
     context.log.info(f"technical_v1: {features.written} rows written, {features.removed} removed, {features.symbols} symbols stale")
@@ -76,7 +86,10 @@ def dbt_features(
         spec = checks.get(outcome.unique_id)
         if spec is not None:
             yield dg.AssetCheckResult(
-                asset_key=spec.asset_key, check_name=spec.name, passed=outcome.passed, metadata={"offending_rows": outcome.failures, "message": outcome.message}
+                asset_key=spec.asset_key,
+                check_name=spec.name,
+                passed=outcome.passed,
+                metadata={"offending_rows": outcome.failures, "message": outcome.message},
             )
         elif outcome.is_model:
             node = nodes[outcome.unique_id]

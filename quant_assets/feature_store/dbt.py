@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from quant_assets.errors import QuantAssetsError
 from quant_assets.settings import PROJECT_ROOT

@@ -23,7 +23,9 @@ TRUTH = (schemas.SYNTHETIC_TRUTH_STATES, schemas.SYNTHETIC_TRUTH_FAULTS, schemas
     backfill_policy=dg.BackfillPolicy.single_run(),
     partitions_def=SESSIONS,
 )
-def market_data(context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource) -> Iterator[dg.MaterializeResult[None]]:
+def market_data(
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource
+) -> Iterator[dg.MaterializeResult[None]]:
     """Fetch what the source has up to the run's last session and land what is new or changed."""
     night = desk.night(context, warehouse.client, desk.source.last_session())
     delivery = desk.source.deliver(desk.settings.first_session_floor, night.sessions[-1])
@@ -32,7 +34,7 @@ def market_data(context: dg.AssetExecutionContext, warehouse: WarehouseResource,
         f"{landing.delivered} bars of {landing.symbols} symbols: {landing.new} new, {landing.restated} restated, {landing.rejected} rows rejected"
     )
     record_partitions(context, BARS, landing.rows_per_session)
-    numbers = {
+    numbers: dict[str, int | str] = {
         "new_bars": landing.new,
         "restated_bars": landing.restated,
         "rejected_rows": landing.rejected,
@@ -44,7 +46,6 @@ def market_data(context: dg.AssetExecutionContext, warehouse: WarehouseResource,
     }
     with warehouse.get_connection() as connection:
         for table in (*LANDED, *(schemas.TABLES[name] for name in delivery.truth)):
-            mine = numbers if table is schemas.DAILY_BARS else {}
             yield dg.MaterializeResult(
-                asset_key=[table.schema, table.name], metadata={"dagster/row_count": row_count(connection, table.full_name), **mine}
+                asset_key=[table.schema, table.name], metadata={"dagster/row_count": row_count(connection, table.full_name), **(numbers if table is schemas.DAILY_BARS else {})}
             )

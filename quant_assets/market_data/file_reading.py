@@ -16,6 +16,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import polars as pl
+import polars.selectors as cs
 
 from quant_assets.errors import ConfigurationError
 from quant_assets.market_data import parsing
@@ -43,7 +44,7 @@ class BarFile:
     def stem(self) -> str:
         """The file's name without folder and ending: the symbol of a file that has no column for it."""
         name = self.path.name
-        return name[: -len(next(ending for ending in ENDINGS[::-1] if name.lower().endswith(ending)))]
+        return name[: -len(next(ending for ending in ENDINGS if name.lower().endswith(ending)))]
 
     def state(self) -> tuple[int, int]:
         """Size and time of the last change: when these are as before, so is the content."""
@@ -196,8 +197,8 @@ def _read_parquet(at: int, file: BarFile, data: bytes) -> pl.DataFrame:
     table = pl.read_parquet(io.BytesIO(data))
     columns = parsing.columns_of(table.columns, file.name)
     file.spelled = {meaning: table.columns[column] for meaning, column in columns.items()}
-    zoned = [name for name, dtype in table.schema.items() if isinstance(dtype, pl.Datetime) and dtype.time_zone]
-    return table.with_columns(pl.col(zoned).dt.replace_time_zone(None)).select(
+    # A month's name, since a typed date must not be read by a form that is stated for texts; a zone's own date is written.
+    return table.with_columns((cs.date() | cs.datetime()).dt.strftime("%d-%b-%Y")).select(
         pl.lit(at, pl.UInt32).alias("file"),
         pl.int_range(2, pl.len() + 2).alias("line"),
         **{meaning: pl.col(name).cast(pl.String) for meaning, name in file.spelled.items()},

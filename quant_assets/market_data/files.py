@@ -204,8 +204,8 @@ def _receipt(file: BarFile, count: dict[str, int], symbol: str | None) -> tuple[
     if file.problem is not None:
         return None, "failed", 0, file.sha256, str(file.problem)
     count["outside_range"] = file.rows - sum(count[name] for name in ("bars", "rejected", "outside_universe", "before_start"))
-    ignored = ", ".join(f"{count[reason]:,} {words}" for reason, words in _SCOPE.items() if count[reason])
-    detail = f"{file.name}: {file.rows:,} rows, {count['bars']:,} bars, {count['rejected']:,} rejected{ignored and ', ignored: '}{ignored}"
+    ignored = "".join(f", {words} {count[reason]:,}" for reason, words in _SCOPE.items() if count[reason])
+    detail = f"{file.name}: rows {file.rows:,}, bars {count['bars']:,}, rejected {count['rejected']:,}{ignored}"
     status = "landed" if not count["rejected"] else "failed" if count["rejected"] == file.rows else "partial"
     one = file.stem if "symbol" not in file.spelled else symbol if count["symbols"] == 1 else None
     return one, status, file.rows, file.sha256, detail

@@ -44,10 +44,10 @@ _MISSING = ("", "nan", "null", "none", "na", "n/a", "#n/a", "nat")
 _TIME = r"(?:[T ]\s*\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?\s*(?:[AaPp][Mm])?\s*(?:Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)?)?$"
 _UNAMBIGUOUS = (
     (r"^\d{4}-\d{1,2}-\d{1,2}$", "%Y-%m-%d"),
+    (r"^\d{1,2}-[A-Za-z]{3}-\d{4}$", "%d-%b-%Y"),
     (r"^\d{4}/\d{1,2}/\d{1,2}$", "%Y/%m/%d"),
     (r"^\d{4}\.\d{1,2}\.\d{1,2}$", "%Y.%m.%d"),
     (r"^(?:19|20)\d{6}$", "%Y%m%d"),
-    (r"^\d{1,2}-[A-Za-z]{3}-\d{4}$", "%d-%b-%Y"),
     (r"^\d{1,2}-[A-Za-z]{3}-\d{2}$", "%d-%b-%y"),
     (r"^\d{1,2} [A-Za-z]{3} \d{4}$", "%d %b %Y"),
     (r"^[A-Za-z]{3} \d{1,2}, \d{4}$", "%b %d, %Y"),
@@ -205,8 +205,8 @@ def read_dates(texts: pl.Series, date_format: str = "") -> pl.DataFrame:
         stated = pl.Series(
             [_strptime(text, date_format) or _strptime(re.sub(_TIME, "", text), date_format) for text in table["text"]], dtype=pl.Date
         )
-        # ISO stays readable beside a stated form, except beside one that gives the same shape another order.
-        read = [pl.lit(stated)] if date_format.startswith("%Y-%d") else [pl.lit(stated), read[0]]
+        # ISO stays readable beside a stated form, unless that gives its shape another order; so do a Parquet file's typed dates.
+        read = [pl.lit(stated), *read[date_format.startswith("%Y-%d") : 2]]
     table = table.with_columns(session=pl.coalesce(read))
     if not date_format:
         for mark in "/.-":

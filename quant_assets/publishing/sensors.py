@@ -106,7 +106,9 @@ def alerts_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[Alert]:
         steps = [entry for entry in failures if entry.step_key]
         first = (steps or failures)[0]
         alerts.append(
-            run_failure_alert(run_id=run.run_id, job=run.job_name, error=_error_text(first), asset=first.step_key, session=_date(session), at=_at(first))
+            run_failure_alert(
+                run_id=run.run_id, job=run.job_name, error=_error_text(first), asset=first.step_key, session=_date(session), at=_at(first)
+            )
         )
     for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
         evaluation = entry.dagster_event.asset_check_evaluation_data if entry.dagster_event else None

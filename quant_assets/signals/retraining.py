@@ -47,7 +47,7 @@ def die_with_parent() -> None:
     if os.environ.pop(PARENT_PIPE, None):
 
         def watch() -> None:
-            sys.stdin.buffer.read()
+            os.read(0, 1)  # nothing is ever written: this returns when the other end is closed
             os._exit(1)
 
         threading.Thread(target=watch, daemon=True).start()

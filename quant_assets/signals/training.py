@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from importlib.metadata import version
 
@@ -36,7 +36,7 @@ class TrainingSetup:
     features: tuple[str, ...]
     horizon: int
     definition_hash: str
-    config: BoosterConfig = BoosterConfig()
+    config: BoosterConfig = field(default_factory=BoosterConfig)
     seed: int = 7
     n_folds: int = 5
     train_min_sessions: int = 252
