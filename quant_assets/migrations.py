@@ -7,7 +7,9 @@ migrations it lacks, in order, in one transaction, after a copy of the file; the
 from __future__ import annotations
 
 import hashlib
-import shutil
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,13 +42,13 @@ def migrate(
     applied = _applied(connection)
     if applied > latest:
         raise WarehouseError(f"{path} has schema {applied}, this version knows {latest}: use the newer version that wrote it.")
-    views = _view_statements(preferred_source)
-    views_hash = hashlib.sha256("\n".join(views).encode()).hexdigest()
-    if applied == latest and _views_hash(connection) == views_hash:
+    derived = [*_comment_statements(), *_view_statements(preferred_source)]
+    declared = [create_statement(table) for table in TABLES.values()]
+    declared_hash = hashlib.sha256("\n".join(declared + derived).encode()).hexdigest()
+    if applied == latest and _views_hash(connection) == declared_hash:
         return
     if 0 < applied < latest:
-        connection.execute("checkpoint")
-        shutil.copyfile(path, path.with_name(f"{path.name}.before-{applied + 1}"))
+        copy_database(connection, path, path.with_name(f"{path.name}.before-{applied + 1}"))
     connection.begin()
     try:
         if applied == 0:
@@ -57,13 +59,29 @@ def migrate(
                 connection.execute(migration.sql)
             connection.execute("insert into main.schema_migrations values (?, ?, now()::timestamp)", [migration.number, migration.title])
         _compare_with_declarations(connection, path)
-        for statement in views:
+        for statement in derived:
             connection.execute(statement)
-        connection.execute("update main.changes set views_hash = ?, counter = counter + 1", [views_hash])
+        connection.execute("update main.changes set views_hash = ?, counter = counter + 1", [declared_hash])
         connection.commit()
     except BaseException:
         connection.rollback()
         raise
+
+
+def copy_database(connection: duckdb.DuckDBPyConnection, path: Path, target: Path) -> None:
+    """Copy an open database's file, so that `target` is there whole or as it was before.
+
+    A child process reads the file: closing it here would release the lock that DuckDB holds on it (POSIX locks belong
+    to the process), and another process could write while we do.
+    """
+    connection.execute("checkpoint")
+    aside = target.with_name(f".{target.name}.tmp")
+    copy = [sys.executable, "-ISc", "import shutil, sys; shutil.copyfile(*sys.argv[1:])", str(path), str(aside)]
+    done = subprocess.run(copy, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise WarehouseError(f"{path} could not be copied to {target}: {done.stderr.strip().rpartition(chr(10))[2]}. Make room there, or grant access.")
+    target.with_name(f"{target.name}.wal").unlink(missing_ok=True)  # of a program that wrote to the file this one replaces
+    os.replace(aside, target)
 
 
 def create_statement(table: Table) -> str:
@@ -80,12 +98,6 @@ def _create(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f"create schema {schema}")
     for table in TABLES.values():
         connection.execute(create_statement(table))
-        connection.execute(
-            f"comment on table {table.full_name} is '{_quoted(f'{table.description} Grain: {table.grain}. Kind: {table.kind}.')}'"
-        )
-        for column in table.columns:
-            unit = f" [{column.unit}]" if column.unit else ""
-            connection.execute(f"comment on column {table.full_name}.\"{column.name}\" is '{_quoted(column.description + unit)}'")
 
 
 def _compare_with_declarations(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
@@ -98,6 +110,17 @@ def _compare_with_declarations(connection: duckdb.DuckDBPyConnection, path: Path
         if found.get(name) != wanted:
             difference = sorted(set(wanted.items()) ^ set(found.get(name, {}).items()))
             raise WarehouseError(f"{path}: {name} is not as declared, differing in {difference}; a numbered migration is missing.")
+
+
+def _comment_statements() -> list[str]:
+    statements = []
+    for table in TABLES.values():
+        text = f"{table.description} Grain: {table.grain}. Kind: {table.kind}."
+        statements.append(f"comment on table {table.full_name} is '{_quoted(text)}'")
+        for column in table.columns:
+            unit = f" [{column.unit}]" if column.unit else ""
+            statements.append(f"comment on column {table.full_name}.\"{column.name}\" is '{_quoted(column.description + unit)}'")
+    return statements
 
 
 def _view_statements(preferred_source: str) -> list[str]:

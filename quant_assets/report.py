@@ -8,7 +8,9 @@ from datetime import date, datetime
 from types import TracebackType
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
@@ -16,6 +18,7 @@ from quant_assets.settings import Settings
 from quant_assets.warehouse import Warehouse
 
 STRONGEST = 5
+PLAIN_WIDTH = 120
 SHOWN: dict[str, tuple[str, ...]] = {
     "market_data/daily_bars": ("new_bars", "restated_bars", "rejected_rows", "symbols"),
     "data_quality/anomalies": ("new_findings",),
@@ -28,11 +31,17 @@ SHOWN: dict[str, tuple[str, ...]] = {
 WORDS = {"dagster/row_count": "rows"}
 
 
+def wide_console() -> Console:
+    """The terminal, or plain lines wide enough for our tables where there is none."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
+
+
 class Progress:
     """One line per finished step, and on a terminal a spinner with the step at work."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console()
+        self.console = console or wide_console()
         self._status: Status | None = self.console.status("starting") if self.console.is_terminal else None
 
     def __enter__(self) -> Progress:
@@ -46,7 +55,7 @@ class Progress:
 
     def line(self, text: str) -> None:
         """Print one plain line."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def start(self, step: str) -> None:
         """A step begins."""
@@ -72,9 +81,9 @@ def summary(
     seconds: float,
 ) -> None:
     """Print what each stage did, the strongest signals of the session, and where to look next."""
-    console = Console()
+    console = wide_console()
     done = dict(stages)
-    table = Table(title=f"Session {session}, as of {as_of:%Y-%m-%d %H:%M} UTC", title_justify="left")
+    table = Table(box=SIMPLE_HEAD, title=f"Session {session}, as of {as_of:%Y-%m-%d %H:%M} UTC", title_justify="left")
     table.add_column("asset")
     table.add_column("what came of it")
     for key, names in SHOWN.items():
@@ -86,42 +95,66 @@ def summary(
     console.print(table)
     if not failure:
         _signals(console, settings, session, as_of)
+        _evidence(console, settings)
         if _nothing_new(done):
             console.print("Nothing had changed since the last run: no new bar, feature, signal or document.")
     for warning in warnings:
-        console.print(f"Warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"Warning: {warning}", markup=False, soft_wrap=True)
     if failure:
-        console.print(f"Failed after {seconds:.1f} s. {failure}", markup=False, highlight=False, soft_wrap=True)
-        console.print("What was done stays; mend the cause and run again. The whole story: make ui", highlight=False)
+        console.print(f"Failed after {seconds:.1f} s. {failure}", markup=False, soft_wrap=True)
+        console.print("What was done stays; mend the cause and run again. The whole story: make ui")
         return
-    console.print(f"Done in {seconds:.1f} s. Next: `make ui` opens the asset graph, the models and the documents;", highlight=False)
-    console.print(f"tables for reading: {settings.read_copy_path}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Done in {seconds:.1f} s. Next: `make ui` opens the asset graph, the models and the documents;")
+    console.print(f"tables for reading: {settings.read_copy_path}", markup=False, soft_wrap=True)
 
 
 def _signals(console: Console, settings: Settings, session: date, as_of: datetime) -> None:
-    warehouse = Warehouse(settings.warehouse_path, settings.source, lock_timeout_seconds=settings.lock_timeout_seconds)
-    signals = warehouse.read(
+    signals = _warehouse(settings).read(
         """
-        select symbol, horizon, probability, recommendation, scorer, model_version, contributions
-        from signals.latest_daily_signals where session = $session
+        select symbol, probability, recommendation, scorer, model_version, contributions
+        from signals.daily_signals_as_of($as_of) where session = $session and horizon = $horizon
         order by abs(probability - 0.5) desc, symbol limit $count
         """,
-        {"session": session, "count": STRONGEST},
+        {"as_of": as_of, "session": session, "horizon": settings.horizon, "count": STRONGEST},
     )
     if signals.is_empty():
         console.print(f"No signals for {session}.")
         return
-    table = Table(title="Strongest signals", title_justify="left")
+    table = Table(box=SIMPLE_HEAD, title=f"Strongest signals, over {settings.horizon} session{'s' if settings.horizon > 1 else ''}", title_justify="left")
     for heading in ("symbol", "probability up", "recommendation", "scorer", "strongest reasons"):
         table.add_column(heading, justify="right" if heading == "probability up" else "left")
     for row in signals.iter_rows(named=True):
         scorer = f"model {row['model_version']}" if row["scorer"] == "model" else row["scorer"]
-        table.add_row(row["symbol"], f"{row['probability']:.4f}", row["recommendation"], scorer, _reasons(row["contributions"]))
+        table.add_row(escape(row["symbol"]), f"{row['probability']:.4f}", row["recommendation"], scorer, _reasons(row["contributions"]))
     console.print(table)
 
 
+def _evidence(console: Console, settings: Settings) -> None:
+    """The champion's walk-forward scores in one line, each beside what a trivial rule or shuffled labels score."""
+    champion = _warehouse(settings).read(
+        "select model_version, evidence from signals.promotions where horizon = $horizon order by promoted_at desc, recorded_at desc limit 1",
+        {"horizon": settings.horizon},
+    )
+    if champion.is_empty():
+        return
+    version, evidence = champion.row(0)
+    scores = {name: "none" if value is None else f"{value:.4f}" for name, value in json.loads(evidence).items()}
+    console.print(
+        f"Champion {version}, out of sample: AUC {scores['auc']} (shuffled labels {scores['control_auc']}), "
+        f"rank IC {scores['rank_ic']} (t {scores['rank_ic_t']}, shuffled {scores['control_rank_ic']}), "
+        f"accuracy {scores['accuracy']} (majority class {scores['majority_accuracy']}), "
+        f"log loss {scores['log_loss']} (base rate {scores['base_rate_log_loss']}).",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _warehouse(settings: Settings) -> Warehouse:
+    return Warehouse(settings.warehouse_path, settings.source, lock_timeout_seconds=settings.lock_timeout_seconds)
+
+
 def _reasons(contributions: str | None) -> str:
-    parts = json.loads(contributions or "[]")[:3]
+    parts = json.loads(contributions or "[]")[:2]
     return ", ".join(f"{part['feature']} {part['contribution']:+.3f}" for part in parts)
 
 

@@ -11,32 +11,9 @@ from enum import StrEnum
 
 import polars as pl
 
-INSTANT = pl.Datetime("us")
-INDICATOR_UNITS: dict[str, str] = {
-    "rsi_14": "0 to 100",
-    "macd": "price",
-    "macd_signal": "price",
-    "macd_hist": "price",
-    "bb_upper": "price",
-    "bb_middle": "price",
-    "bb_lower": "price",
-    "bb_width": "ratio",
-    "bb_position": "ratio",
-    "sma_5": "price",
-    "sma_10": "price",
-    "sma_20": "price",
-    "sma_50": "price",
-    "ema_12": "price",
-    "ema_26": "price",
-    "volume_ratio": "ratio",
-    "volume_sma_20": "shares",
-    "obv": "shares",
-    "price_change_1d": "fraction",
-    "price_change_5d": "fraction",
-    "price_change_20d": "fraction",
-    "high_low_range": "fraction",
-}
+from quant_assets.feature_store import catalog
 
+INSTANT = pl.Datetime("us")
 
 class Kind(StrEnum):
     """How a table changes: see each value."""
@@ -251,7 +228,10 @@ TECHNICAL_V1 = Table(
     (
         SYMBOL,
         SESSION,
-        *(Column(name, pl.Float64, name, unit, nullable=True) for name, unit in INDICATOR_UNITS.items()),
+        *(
+            Column(feature.name, pl.Float64, f"{feature.sentence} {feature.definition}", feature.unit, nullable=True)
+            for feature in catalog.TECHNICAL_V1
+        ),
         _known_at("Latest instant at which anything the row depends on became known"),
     ),
 )  # fmt: skip

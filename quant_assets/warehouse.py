@@ -6,9 +6,7 @@ trains and no network is awaited while it is open.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +17,7 @@ import duckdb
 import polars as pl
 
 from quant_assets.errors import SchemaMismatch, WarehouseError, WarehouseLocked
-from quant_assets.migrations import migrate
+from quant_assets.migrations import copy_database, migrate
 from quant_assets.schemas import Kind, Table
 
 Connection = duckdb.DuckDBPyConnection
@@ -74,20 +72,11 @@ class Warehouse:
         """Build the readers' copy aside and swap it in, when the database has changed since; says whether it did."""
         if self.read_copy_path is None:
             return False
-        aside = self.read_copy_path.with_suffix(f".{os.getpid()}.tmp")
         with self.connect() as connection:
-            if self._copy_counter() == change_counter(connection):
+            if _counter_in(self.read_copy_path) == change_counter(connection):
                 return False
-            connection.execute("checkpoint")
-            shutil.copyfile(self.path, aside)
-        os.replace(aside, self.read_copy_path)
+            copy_database(connection, self.path, self.read_copy_path)
         return True
-
-    def _copy_counter(self) -> int:
-        if self.read_copy_path is None or not self.read_copy_path.exists():
-            return -1
-        with duckdb.connect(self.read_copy_path, read_only=True) as copy:
-            return change_counter(copy)
 
     def _open(self) -> Connection:
         deadline = time.monotonic() + self.lock_timeout_seconds
@@ -95,7 +84,7 @@ class Warehouse:
             try:
                 return duckdb.connect(self.path)
             except duckdb.IOException as error:
-                if "lock" not in str(error).lower():
+                if "could not set lock" not in str(error).lower():
                     raise WarehouseError(f"Cannot open {self.path}: {error}") from error
                 if time.monotonic() >= deadline:
                     raise WarehouseLocked(
@@ -200,6 +189,17 @@ def change_counter(connection: Connection) -> int:
     return int(scalar(connection, "select counter from main.changes"))
 
 
+def _counter_in(copy_path: Path) -> int | None:
+    """The change counter in a readers' copy; None where there is no copy, or none that can be read (a reader locked it)."""
+    if not copy_path.exists():
+        return None
+    try:
+        with duckdb.connect(copy_path, read_only=True) as copy:
+            return change_counter(copy)
+    except duckdb.Error:
+        return None
+
+
 def content_hash(
     connection: Connection, table: Table, without: tuple[str, ...] = ("recorded_at", "run_id", "batch_id", "request_id")
 ) -> str:
@@ -237,9 +237,11 @@ def _expect(table: Table, frame: pl.DataFrame, kind: Kind) -> None:
         required = [column.name for column in table.columns if not column.nullable]
         nulls = frame.select(pl.col(required).null_count()).row(0, named=True) if frame.height else {}
         faults += [f"{name} has {count} nulls" for name, count in nulls.items() if count]
-        doubled = frame.height - frame.select(pl.struct(table.key).n_unique()).item() if frame.height else 0
+        # Two versions of one entity at once could not be told from two restatements: one a frame.
+        key = table.entity if kind is Kind.VERSIONS else table.key
+        doubled = frame.height - frame.select(pl.struct(key).n_unique()).item() if frame.height else 0
         if doubled:
-            example = frame.filter(pl.struct(table.key).is_duplicated()).select(table.key).row(0, named=True)
+            example = frame.filter(pl.struct(key).is_duplicated()).select(table.key).row(0, named=True)
             faults.append(f"{doubled} rows repeat a key, such as {example}")
     if faults:
         raise SchemaMismatch(f"The frame does not match {table.full_name}: {'; '.join(faults)}.")
@@ -254,12 +256,12 @@ def _same(names: tuple[str, ...] | list[str], left: str, right: str) -> str:
 
 
 def _holder(message: str) -> str:
-    found = re.search(r"held in (.+?) \(PID (\d+)\)", message)
+    found = re.search(r"held in (?:(.+?) \()?PID (\d+)", message)  # without the program's name when it is another user's
     if not found:
         return "another process"
     program, pid = found.groups()
     try:
         command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
     except OSError:
-        command = program
-    return f"process {pid} ({command or program})"
+        command = ""
+    return f"process {pid} ({command or program or 'unknown program'})"

@@ -10,6 +10,7 @@ from quant_assets.warehouse import Warehouse
 
 PROJECT_PATH = PROJECT_ROOT / "dbt_features"
 MANIFEST_PATH = PROJECT_PATH / "target" / "manifest.json"
+PARSED_PATH = PROJECT_PATH / "target" / "partial_parse.msgpack"
 
 
 class DbtError(QuantAssetsError):
@@ -34,11 +35,15 @@ def build(warehouse: Warehouse) -> list[Outcome]:
     """
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
+    from dbt.contracts.graph.manifest import Manifest
 
-    arguments = ["--project-dir", str(PROJECT_PATH), "--profiles-dir", str(PROJECT_PATH), "--quiet", "--log-level-file", "none"]
+    target = warehouse.path.with_name("dbt")
+    arguments = ["--project-dir", str(PROJECT_PATH), "--profiles-dir", str(PROJECT_PATH), "--target-path", str(target)]
+    # The project as parsed at set-up: dbt would parse it anew for every other path of the database, which takes seconds.
+    manifest = Manifest.from_msgpack(PARSED_PATH.read_bytes())
     with warehouse.connect():
         try:
-            run = dbtRunner().invoke(["build", *arguments])
+            run = dbtRunner(manifest=manifest).invoke(["build", *arguments, "--quiet", "--log-level-file", "none"])
         finally:
             DuckDBConnectionManager.close_all_connections()
     if run.result is None:

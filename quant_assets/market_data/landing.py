@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import polars as pl
 
 from quant_assets.clock import TradingCalendar, utc_now
 from quant_assets.market_data.delivery import Delivery
 from quant_assets.schemas import CORPORATE_ACTIONS, DAILY_BARS, FETCH_LEDGER, INSTRUMENTS, REJECTED_ROWS, TABLES, Table
-from quant_assets.warehouse import Connection, Warehouse, append_ledger, append_versions, query, rewrite_current
+from quant_assets.warehouse import Connection, Warehouse, append_ledger, append_versions, query, rewrite_current, scalar
 
 
 @dataclass(frozen=True)
@@ -32,25 +32,27 @@ class Landing:
 def land(warehouse: Warehouse, delivery: Delivery, calendar: TradingCalendar, as_of: datetime, run_id: str) -> Landing:
     """Write a delivery in one transaction; landing it again changes nothing but the fetch ledger.
 
-    Bars of history are known at their close plus delay (`assumed`). A changed value, or a bar that fills a hole in
-    what was already loaded, is known from `as_of` (`observed`), and so is tonight's bar.
+    Bars of history are known at their close plus delay (`assumed`), and so is tonight's bar (`observed`). A changed value,
+    or a row that fills a hole in what was already loaded, is known from `as_of` (`observed`); where something else was
+    stored as known at that instant or later, from one microsecond after it, for what was read as of then must stay.
     """
     stamp = utc_now()
     with warehouse.transaction() as connection:
         tonight = calendar.last_known_session(as_of)
-        bars = _clocked(connection, delivery.bars, delivery.source, calendar, as_of).with_columns(
+        seen_at = _seen_at(connection, delivery.source, as_of)
+        bars = _clocked(connection, delivery.bars, delivery.source, calendar, seen_at).with_columns(
             basis=pl.lit(delivery.basis),
             known_at_basis=pl.when(pl.col("late") | (pl.col("session") == tonight)).then(pl.lit("observed")).otherwise(pl.lit("assumed")),
             batch_id=pl.lit(delivery.batch_id),
             recorded_at=pl.lit(stamp, pl.Datetime("us")),
         )
-        seen = {"known_at": as_of, "known_at_basis": "observed"}
-        actions = _clocked(connection, delivery.actions, delivery.source, calendar, as_of).with_columns(
+        actions = _clocked(connection, delivery.actions, delivery.source, calendar, seen_at).with_columns(
             batch_id=pl.lit(delivery.batch_id), recorded_at=pl.lit(stamp, pl.Datetime("us"))
         )
-        written = append_versions(connection, DAILY_BARS, _declared(bars, DAILY_BARS), seen)
-        actions_written = append_versions(connection, CORPORATE_ACTIONS, _declared(actions, CORPORATE_ACTIONS), {"known_at": as_of})
-        append_versions(connection, INSTRUMENTS, _instruments(connection, delivery.source, calendar, stamp), {"known_at": as_of})
+        seen = {"known_at": seen_at}
+        written = append_versions(connection, DAILY_BARS, _declared(bars, DAILY_BARS), {**seen, "known_at_basis": "observed"})
+        actions_written = append_versions(connection, CORPORATE_ACTIONS, _declared(actions, CORPORATE_ACTIONS), seen)
+        append_versions(connection, INSTRUMENTS, _instruments(connection, delivery.source, calendar, stamp), seen)
         rejected = delivery.rejected.with_columns(batch_id=pl.lit(delivery.batch_id), recorded_at=pl.lit(stamp, pl.Datetime("us")))
         append_ledger(connection, REJECTED_ROWS, _declared(rejected, REJECTED_ROWS))
         append_ledger(connection, FETCH_LEDGER, _requests(connection, delivery, stamp, run_id))
@@ -83,7 +85,28 @@ def default_as_of(warehouse: Warehouse, source: str, calendar: TradingCalendar, 
     return max(calendar.known_at(last_session), newest) if isinstance(newest, datetime) else calendar.known_at(last_session)
 
 
-def _clocked(connection: Connection, frame: pl.DataFrame, source: str, calendar: TradingCalendar, as_of: datetime) -> pl.DataFrame:
+def _seen_at(connection: Connection, source: str, as_of: datetime) -> datetime:
+    """From when the changes of a delivery are known: `as_of`, or just after everything known then or later.
+
+    A change that shared its instant with something stored before would alter what was read as of it, and would leave
+    no trace in the `known_at` of the rows that rest on it.
+    """
+    newest: datetime | None = scalar(
+        connection,
+        """
+        select max(known_at) from (
+            select known_at from market_data.daily_bars where source = $1
+            union all select known_at from market_data.corporate_actions where source = $1
+            union all select known_at from data_quality.anomalies
+            union all select decided_at from data_quality.reviews
+        )
+        """,
+        [source],
+    )
+    return as_of if newest is None or newest < as_of else newest + timedelta(microseconds=1)
+
+
+def _clocked(connection: Connection, frame: pl.DataFrame, source: str, calendar: TradingCalendar, seen_at: datetime) -> pl.DataFrame:
     """Add `source`, `known_at` and `late`: whether the row fills a hole behind what its symbol already had."""
     stored = query(
         connection,
@@ -103,7 +126,7 @@ def _clocked(connection: Connection, frame: pl.DataFrame, source: str, calendar:
         frame.join(sessions.select("session", "known_at"), on="session", how="left")
         .join(stored, on="symbol", how="left")
         .with_columns(late=late.fill_null(False), source=pl.lit(source))
-        .with_columns(known_at=pl.when("late").then(pl.max_horizontal("known_at", pl.lit(as_of, pl.Datetime("us")))).otherwise("known_at"))
+        .with_columns(known_at=pl.when("late").then(pl.max_horizontal("known_at", pl.lit(seen_at, pl.Datetime("us")))).otherwise("known_at"))
     )
 
 

@@ -1,7 +1,9 @@
 """Out-of-sample scores of walk-forward predictions, each beside its baselines and a shuffled-label control.
 
 No score stands alone here: accuracy stands beside the majority class of the training labels, log loss beside the
-training's base rate, AUC and rank IC beside a model that was trained on labels shuffled within each session.
+training's base rate, AUC and rank IC beside a model that was trained on labels shuffled within each session. Shuffling
+keeps each session's share of ups: an AUC that the control still has comes from the market's direction, not from telling
+symbols apart.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from quant_assets.errors import ContractError, QuantAssetsError
 from quant_assets.signals.boosters import Booster, BoosterConfig, fit, fit_labels
 from quant_assets_tests.signals.worlds import FEATURES, world
 
-CONFIG = BoosterConfig(rounds=20)
+CONFIG = BoosterConfig(rounds=20, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,9 @@ class TestRegression:
         base = np.log(0.6 / 0.4)  # 120 of 200 are up
         for x, ups in ((0.0, 20), (1.0, 100)):
             log_odds = base + 0.1 * (ups - 100 * 0.6) / (100 * 0.6 * 0.4)
-            assert stump.predict(pl.DataFrame({"x": [x]})).item() == pytest.approx(1 / (1 + np.exp(-log_odds)), abs=1e-9)
+            assert stump.predict(pl.DataFrame({"x": [x]})).item() == pytest.approx(
+                1 / (1 + np.exp(-log_odds)), abs=1e-8
+            )  # gradients are float32
 
     def test_small_frames_get_smaller_leaves(self) -> None:
         assert BoosterConfig().parameters(1_000, seed=7)["min_data_in_leaf"] == 20

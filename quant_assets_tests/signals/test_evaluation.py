@@ -52,8 +52,8 @@ class TestRegression:
         assert summary["accuracy"] == 0.5
         assert summary["majority_accuracy"] == 0.25  # the training's majority was down
         assert summary["base_rate_log_loss"] == pytest.approx(-(3 * np.log(0.4) + np.log(0.6)) / 4)
-        # Ranks 2.5, 4, 1, 2.5 against 2, 4, 3, 1.
-        assert summary["rank_ic"] == pytest.approx(2.0 / np.sqrt(4.5 * 5.0))
+        # Ranks 2.5, 4, 1, 2.5 against 2, 4, 3, 1: deviations 0, 1.5, -1.5, 0 against -0.5, 1.5, 0.5, -1.5.
+        assert summary["rank_ic"] == pytest.approx(1.5 / np.sqrt(4.5 * 5.0))
         assert summary["control_auc"] == 0.5
         assert summary["control_rank_ic"] is None
         assert (summary["rows"], summary["sessions"], summary["rank_ic_sessions"]) == (4, 1, 1)

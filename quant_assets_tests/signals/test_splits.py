@@ -32,11 +32,15 @@ class TestRegression:
 
     def test_too_few_sessions_names_the_numbers(self) -> None:
         assert len(walk_forward(days(259), n_folds=5, train_min_sessions=252, purge=1, embargo=1)) == 5
-        with pytest.raises(TooFewSessions, match=r"258 sessions are too few: 252 to train on, 1 purged, 1 embargoed and 5 folds .* make 259"):
+        with pytest.raises(
+            TooFewSessions, match=r"258 sessions are too few: 252 to train on, 1 purged, 1 embargoed and 5 folds .* make 259"
+        ):
             walk_forward(days(258), n_folds=5, train_min_sessions=252, purge=1, embargo=1)
 
     @pytest.mark.parametrize(
-        "wrong", [{"n_folds": 0}, {"train_min_sessions": 0}, {"purge": -1}, {"embargo": -1}, {"test_sessions": 0}], ids=lambda wrong: next(iter(wrong))
+        "wrong",
+        [{"n_folds": 0}, {"train_min_sessions": 0}, {"purge": -1}, {"embargo": -1}, {"test_sessions": 0}],
+        ids=lambda wrong: next(iter(wrong)),
     )
     def test_senseless_arguments_are_named(self, wrong: dict[str, int]) -> None:
         arguments = {"n_folds": 2, "train_min_sessions": 5, "purge": 1} | wrong

@@ -1,0 +1,124 @@
+"""Scoring: every row answered, the reasons told, the wrong features refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from quant_assets.errors import ContractError
+from quant_assets.feature_store.contract import FeatureContract
+from quant_assets.signals.boosters import Booster, BoosterConfig, fit
+from quant_assets.signals.heuristic import Heuristic
+from quant_assets.signals.scoring import SIGNAL_COLUMNS, Thresholds, score
+from quant_assets_tests.signals.worlds import world
+
+NAMES = (*Heuristic.features, "bb_width", "high_low_range")
+CONTRACT = FeatureContract("technical_v1", "a" * 64, NAMES, ("Float64",) * len(NAMES), ("ratio",) * len(NAMES))
+
+
+@pytest.fixture(scope="module")
+def frame() -> pl.DataFrame:
+    rng = np.random.default_rng(2)
+    known = world(2, rank_ic=0.2, sessions=60)
+    features = {name: pl.Series(rng.standard_normal(len(known))) for name in NAMES}
+    features["price_change_1d"] = known["first"]
+    return known.with_columns(**features).with_columns(pl.when(pl.col("rsi_14") > -1).then(pl.col("rsi_14")).alias("rsi_14"))
+
+
+@pytest.fixture(scope="module")
+def booster(frame: pl.DataFrame) -> Booster:
+    return fit(frame, NAMES, "up", BoosterConfig(rounds=20, leaves=8, threads=1), seed=7)
+
+
+class TestRegression:
+    @pytest.mark.parametrize(
+        ("probability", "word"),
+        [(0.0, "strong_sell"), (0.44, "strong_sell"), (0.4401, "sell"), (0.48, "sell"), (0.4801, "hold"), (0.5199, "hold"), (0.52, "buy"),
+         (0.5599, "buy"), (0.56, "strong_buy"), (1.0, "strong_buy")],
+    )  # fmt: skip
+    def test_thresholds_belong_to_the_stronger_word(self, probability: float, word: str) -> None:
+        assert pl.select(Thresholds().recommendation(pl.lit(probability))).item() == word
+
+    def test_thresholds_out_of_order_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="must ascend"):
+            Thresholds(buy=0.57)
+
+    def test_heuristic_reasons_by_hand(self) -> None:
+        values = {
+            "symbol": "A",
+            "price_change_20d": 0.1,
+            "price_change_5d": 0.0,
+            "price_change_1d": -0.02,
+            "rsi_14": None,
+            "bb_position": 0.25,
+            "volume_ratio": 1.0,
+        }
+        schema = {"symbol": pl.String, **dict.fromkeys(Heuristic.features, pl.Float64)}
+        night = pl.DataFrame([values], schema=schema).with_columns(session=pl.date(2020, 1, 1))
+        signal = score(night, None, None, "").row(0, named=True)
+        assert signal["scorer"] == "heuristic"
+        assert json.loads(signal["contributions"]) == [
+            {"feature": "price_change_20d", "value": 0.1, "contribution": 0.0609275},
+            {"feature": "price_change_1d", "value": -0.02, "contribution": 0.0380797},
+            {"feature": "bb_position", "value": 0.25, "contribution": 0.03},
+            {"feature": "price_change_5d", "value": 0.0, "contribution": 0.0},
+            {"feature": "rsi_14", "value": None, "contribution": 0.0},
+        ]
+        assert signal["probability"] == pytest.approx(1 / (1 + np.exp(-0.1290072)), abs=1e-7)
+        assert signal["recommendation"] == "buy"
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            (lambda frame: frame.drop("bb_width"), "missing: bb_width"),
+            (lambda frame: frame.with_columns(pl.col("bb_width").cast(pl.Float32)), "retyped: bb_width is Float32"),
+        ],
+    )
+    def test_other_features_are_refused(self, change: object, told: str, frame: pl.DataFrame, booster: Booster) -> None:
+        with pytest.raises(ContractError, match=told):
+            score(change(frame), booster, CONTRACT, CONTRACT.definition_hash)  # type: ignore[operator]
+
+    def test_another_definition_or_contract_is_refused(self, frame: pl.DataFrame, booster: Booster) -> None:
+        with pytest.raises(ContractError, match="redefined: definition bbbbbbbbbbbb, was aaaaaaaaaaaa"):
+            score(frame, booster, CONTRACT, "b" * 64)
+        with pytest.raises(ContractError, match="reordered"):
+            score(frame, booster, replace(CONTRACT, names=NAMES[::-1]), CONTRACT.definition_hash)
+        with pytest.raises(ValueError, match="only with its feature contract"):
+            score(frame, booster, None, CONTRACT.definition_hash)
+
+
+class TestProperties:
+    @pytest.mark.parametrize("scorer", ["model", "heuristic"])
+    def test_every_row_is_answered_and_explained(self, scorer: str, frame: pl.DataFrame, booster: Booster) -> None:
+        model = booster if scorer == "model" else None
+        signals = score(frame, model, CONTRACT, CONTRACT.definition_hash)
+        assert tuple(signals.columns) == SIGNAL_COLUMNS
+        assert sum(signals.null_count().row(0)) == 0
+        assert signals.select("session", "symbol").equals(frame.select("session", "symbol").sort("session", "symbol"))
+        assert set(signals["scorer"]) == {scorer}
+
+        ordered = frame.sort("session", "symbol")
+        whole = (model or Heuristic()).contributions(ordered).drop("base").to_dicts()
+        for told, amounts, values in zip(signals["contributions"], whole, ordered.to_dicts(), strict=True):
+            entries = json.loads(told)
+            largest = sorted(amounts, key=lambda name: -abs(amounts[name]))[:5]
+            assert [entry["feature"] for entry in entries] == largest
+            assert [entry["contribution"] for entry in entries] == pytest.approx([amounts[name] for name in largest], rel=1e-5)
+            expected = [None if values[name] is None else pytest.approx(values[name], rel=1e-5) for name in largest]
+            assert [entry["value"] for entry in entries] == expected
+
+    def test_order_and_company_of_rows_do_not_matter(self, frame: pl.DataFrame, booster: Booster) -> None:
+        signals = score(frame, booster, CONTRACT, CONTRACT.definition_hash)
+        assert score(frame.sample(fraction=1, shuffle=True, seed=3), booster, CONTRACT, CONTRACT.definition_hash).equals(signals)
+        last = frame.filter(pl.col("session") == frame["session"].max())
+        assert score(last, booster, CONTRACT, CONTRACT.definition_hash).equals(signals.tail(len(last)))
+
+    def test_no_rows(self, frame: pl.DataFrame, booster: Booster) -> None:
+        for model in (booster, None):
+            empty = score(frame.head(0), model, CONTRACT, CONTRACT.definition_hash)
+            assert empty.schema == score(frame.head(3), model, CONTRACT, CONTRACT.definition_hash).schema
+            assert empty.is_empty()
