@@ -75,8 +75,10 @@ class TradingCalendar:
     def as_of(self, text: str) -> datetime:
         """Read `--as-of`: a date means that session's close plus delay (of the last session before it on a closed day), an ISO instant is taken as UTC unless it carries an offset."""
         try:
-            if len(text.strip()) == 10:
-                return self.known_at(self.session_on_or_before(date.fromisoformat(text.strip())))
+            return self.known_at(self.session_on_or_before(date.fromisoformat(text.strip())))
+        except ValueError:
+            pass  # no date: an instant, or nothing
+        try:
             instant = datetime.fromisoformat(text.strip())
         except ValueError:
             raise ConfigurationError(f"--as-of {text!r} is neither a date (2018-02-07) nor an instant (2018-02-07T21:30:00).") from None
@@ -103,7 +105,9 @@ class TradingCalendar:
 
 @lru_cache(maxsize=8)
 def trading_calendar(name: str, first: date, delay_minutes: int = 30) -> TradingCalendar:
-    """Load an exchange's calendar from a first date to a year ahead; an unknown name raises `ConfigurationError`.
+    """Load an exchange's calendar from a first date to a year ahead.
+
+    Raises `ConfigurationError` for an unknown name and for a first date that the calendar does not reach.
 
     Source of sessions and closes: the `exchange_calendars` package.
     """
@@ -115,5 +119,7 @@ def trading_calendar(name: str, first: date, delay_minutes: int = 30) -> Trading
         raise ConfigurationError(
             f"QUANT_CALENDAR={name!r} is not a known exchange calendar; use a name such as XNYS, XLON, XTKS or XKRX."
         ) from None
+    except ValueError as error:
+        raise ConfigurationError(f"QUANT_CALENDAR={name} cannot be used from {first} on (QUANT_START): {error}") from None
     closes = [close.to_pydatetime().replace(tzinfo=None) for close in calendar.closes.dt.tz_convert("UTC")]
     return TradingCalendar(name, str(calendar.tz), tuple(calendar.sessions.date), tuple(closes), timedelta(minutes=delay_minutes))

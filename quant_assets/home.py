@@ -25,7 +25,7 @@ def require_writable(home: Path) -> None:
 
 
 def appear_whole(target: Path, build: Callable[[Path], None]) -> None:
-    """Make a file or folder by building it aside and renaming it: it is there whole or not at all."""
+    """Make a folder by building it aside and renaming it: it is there whole or not at all, and stays where it was already."""
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -79,7 +79,8 @@ def copy_database(connection: duckdb.DuckDBPyConnection, path: Path, target: Pat
     copy = [sys.executable, "-ISc", "import shutil, sys; shutil.copyfile(*sys.argv[1:])", str(path), str(aside)]
     done = subprocess.run(copy, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise WarehouseError(f"{path} could not be copied to {target}: {done.stderr.strip().rpartition(chr(10))[2]}. Make room there, or grant access.")
+        reason = done.stderr.strip().rpartition("\n")[2]
+        raise WarehouseError(f"{path} could not be copied to {target}: {reason}. Make room there, or grant access.")
     target.with_name(f"{target.name}.wal").unlink(missing_ok=True)  # of a program that wrote to the file this one replaces
     os.replace(aside, target)
 

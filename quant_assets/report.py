@@ -120,7 +120,11 @@ def _signals(console: Console, settings: Settings, session: date, as_of: datetim
     if signals.is_empty():
         console.print(f"No signals for {session}.")
         return
-    table = Table(box=SIMPLE_HEAD, title=f"Strongest signals, over {settings.horizon} session{'s' if settings.horizon > 1 else ''}", title_justify="left")
+    table = Table(
+        box=SIMPLE_HEAD,
+        title=f"Strongest signals, over {settings.horizon} session{'s' if settings.horizon > 1 else ''}",
+        title_justify="left",
+    )
     for heading in ("symbol", "probability up", "recommendation", "scorer", "strongest reasons"):
         table.add_column(heading, justify="right" if heading == "probability up" else "left")
     for row in signals.iter_rows(named=True):

@@ -15,6 +15,7 @@ from quant_assets.feature_store import catalog
 
 INSTANT = pl.Datetime("us")
 
+
 class Kind(StrEnum):
     """How a table changes: see each value."""
 

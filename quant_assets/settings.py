@@ -7,6 +7,7 @@ from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -106,9 +107,10 @@ class Settings(BaseSettings):
 
     @property
     def mlflow_url(self) -> str:
-        """Where MLflow's pages are: the tracking server, or what `make ui` serves."""
-        if self.mlflow_tracking_uri.startswith("http"):
-            return self.mlflow_tracking_uri.rstrip("/")
+        """Where MLflow's pages are: the tracking server (without user and password), or what `make ui` serves."""
+        parts = urlsplit(self.mlflow_tracking_uri)
+        if parts.scheme in ("http", "https"):
+            return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
         return f"http://127.0.0.1:{self.mlflow_port}"
 
     def export(self) -> None:

@@ -9,21 +9,29 @@ import polars as pl
 from quant_assets.clock import utc_now
 from quant_assets.data_quality.rules import judge
 from quant_assets.schemas import ANOMALIES
-from quant_assets.warehouse import Warehouse, append_versions
+from quant_assets.warehouse import Warehouse, append_versions, query
 
 
 def quarantine(warehouse: Warehouse, source: str, as_of: datetime) -> pl.DataFrame:
-    """Judge the bars known as of an instant and store what is new; returns the new findings.
+    """Judge the bars known as of an instant, and those known since, and store what is new; returns the new findings.
 
-    Judging again stores nothing: a finding is told by its rule, its detector and the version of the bar.
+    A bar may be known just after the run's own instant (a second change in one evening), and stands in `clean_bars`: no
+    bar goes there unjudged. Judging again stores nothing: a finding is told by its rule, its detector and the version
+    of the bar.
     """
-    bars = warehouse.read(
-        """
-        select symbol, session, known_at, open, high, low, close, volume from market_data.daily_bars_as_of($as_of) where source = $source
-        """,
-        {"as_of": as_of, "source": source},
-    )
-    findings = judge(bars).with_columns(recorded_at=pl.lit(utc_now(), pl.Datetime("us")))
+    columns = "symbol, session, known_at, open, high, low, close, volume"
+    with warehouse.connect() as connection:
+        known, newest = (
+            query(connection, f"select {columns} from {bars} where source = $source", {"source": source, **instant})
+            for bars, instant in (
+                ("market_data.daily_bars_as_of($as_of)", {"as_of": as_of}),
+                ("market_data.latest_daily_bars", {}),
+            )
+        )
+    findings = judge(known)
+    if newest.select((pl.col("known_at") > as_of).any()).item():
+        findings = pl.concat([findings, judge(newest)]).unique(ANOMALIES.key, keep="first", maintain_order=True)
+    findings = findings.with_columns(recorded_at=pl.lit(utc_now(), pl.Datetime("us")))
     with warehouse.transaction() as connection:
         stored = connection.sql("select symbol, session, rule, detector, bar_known_at from data_quality.anomalies").pl()
         fresh = findings.join(stored, on=ANOMALIES.key, how="anti")

@@ -32,25 +32,27 @@ def non_positive_price(bars: pl.DataFrame) -> pl.DataFrame:
 def identical_series(bars: pl.DataFrame, sessions_in_a_row: int = IDENTICAL_SESSIONS) -> pl.DataFrame:
     """Bars of two or more symbols that agree in open, high, low, close and volume over several sessions in a row.
 
-    All of them are critical, for which symbol the series belongs to cannot be told from the bars. The first sessions
-    of such a run are found late, once it is long enough. Bars without volume, or that did not trade, do not count.
+    All of them are critical, for which symbol the series belongs to cannot be told from the bars. A bar is found once so
+    many sessions around it are known: the first ones of a run late. Bars without volume, or that did not trade, do not count.
     """
     order = pl.col("session").rank("dense").cast(pl.Int64)
     traded = bars.with_columns(order=order).filter(pl.col("volume") > 0)
     keys = ["session", *PRICES, "volume"]
     shared = traded.filter(pl.len().over(keys) > 1)
+    run = ["symbol", "twin", "run"]
     pairs = (
         shared.join(shared.select(*keys, twin="symbol", twin_known_at="known_at"), on=keys)
         .filter(pl.col("symbol") != pl.col("twin"))
         .sort("symbol", "twin", "session")
         .with_columns(run=(pl.col("order").diff() != 1).fill_null(True).cum_sum().over("symbol", "twin"))
-        .with_columns(length=pl.len().over("symbol", "twin", "run"), nth=pl.int_range(pl.len()).over("symbol", "twin", "run"))
-        .filter(pl.col("length") >= sessions_in_a_row)
+        .filter(pl.len().over(run) >= sessions_in_a_row)
+        .with_columns(both_known=pl.max_horizontal("known_at", "twin_known_at"), nth=pl.int_range(pl.len()).over(run))
     )
-    both_known = pl.max_horizontal("known_at", "twin_known_at")
-    found_at = both_known.filter(pl.col("nth") == sessions_in_a_row - 1).first().over("symbol", "twin", "run")
+    stretch = range(sessions_in_a_row)
+    ending_here = pl.max_horizontal(pl.col("both_known").shift(n).over(run) for n in stretch)
     found = (
-        pairs.with_columns(found_at=pl.max_horizontal(both_known, found_at))
+        pairs.with_columns(stretch_known=pl.when(pl.col("nth") >= sessions_in_a_row - 1).then(ending_here))
+        .with_columns(found_at=pl.min_horizontal(pl.col("stretch_known").shift(-n).over(run) for n in stretch))
         .sort("symbol", "session", "found_at", "twin")
         .unique(["symbol", "session"], keep="first", maintain_order=True)
     )

@@ -59,17 +59,16 @@ def refresh_labels(warehouse: Warehouse, calendar: TradingCalendar, run_id: str)
 def features_as_of(connection: Connection, as_of: datetime, first: date, last: date) -> pl.DataFrame:
     """The rows of technical_v1 from first to last session as they were known at an instant.
 
-    Read from the table where nothing in reach is newer, otherwise recomputed from the bars known then.
+    Read from the table (as it was last refreshed) where nothing in reach is newer, otherwise recomputed from the bars
+    known then.
     """
-    if _table_holds(connection, as_of, last):
-        return query(
-            connection,
-            "select * from feature_store.technical_v1 where session between $first and $last",
-            {"first": first, "last": last},
-        )
-    adjusted = _adjusted_as_of(connection, as_of)
-    rows = technical_v1(adjusted).join(adjusted.select("symbol", "session", "known_at"), on=["symbol", "session"])
-    return rows.filter(pl.col("session").is_between(first, last)).select(TECHNICAL_V1.column_names)
+    if not _nothing_newer(connection, as_of, last):
+        return _technical(_adjusted_as_of(connection, as_of), first, last)
+    return query(
+        connection,
+        "select * from feature_store.technical_v1 where session between $first and $last",
+        {"first": first, "last": last},
+    )
 
 
 def training_frame(
@@ -81,19 +80,46 @@ def training_frame(
     after it leave the frame as it was: features and labels are then recomputed from the bars known at the instant.
     """
     with warehouse.connect() as connection:
-        rows = features_as_of(connection, as_of, first, last)
-        if _table_holds(connection, as_of, last):
-            outcomes = query(connection, "select * from feature_store.labels where session between $first and $last", {"first": first, "last": last})
+        newest = scalar(connection, "select max(session) from market_data.daily_bars where known_at <= ?", [as_of])
+        stored = _nothing_newer(connection, as_of, max(last, newest or last))  # labels reach beyond their last session
+        if stored:
+            rows = features_as_of(connection, as_of, first, last)
+            outcomes = query(
+                connection, "select * from feature_store.labels where session between $first and $last", {"first": first, "last": last}
+            )
         else:
-            outcomes = labels(_adjusted_as_of(connection, as_of), _sessions(connection, calendar), [horizon])
+            adjusted, sessions = _adjusted_as_of(connection, as_of), _sessions(connection, calendar)
+    if not stored:
+        rows, outcomes = _technical(adjusted, first, last), labels(adjusted, sessions, [horizon])
     known = outcomes.filter((pl.col("horizon") == horizon) & (pl.col("known_at") <= as_of)).drop("horizon")
     return rows.select("symbol", "session", *features).join(known, on=["symbol", "session"]).sort("session", "symbol")
 
 
-def _table_holds(connection: Connection, as_of: datetime, last: date) -> bool:
-    """Whether nothing that shaped the stored rows up to a session became known after an instant."""
-    newest = scalar(connection, "select max(known_at) from feature_store.technical_v1 where session <= ?", [last])
-    return newest is None or newest <= as_of
+def _nothing_newer(connection: Connection, as_of: datetime, last: date) -> bool:
+    """Whether nothing about the sessions up to one became known after an instant: the tables then hold what was known.
+
+    The inputs are asked, for a row that was removed since has left nothing in the tables.
+    """
+    return not scalar(
+        connection,
+        """
+        select exists (
+            select 1 from (
+                select session, known_at from market_data.daily_bars
+                union all select session, known_at from market_data.corporate_actions
+                union all select session, known_at from data_quality.anomalies where severity = 'critical'
+                union all select session, decided_at from data_quality.reviews
+            ) where session <= ? and known_at > ?
+        )
+        """,
+        [last, as_of],
+    )
+
+
+def _technical(adjusted: pl.DataFrame, first: date, last: date) -> pl.DataFrame:
+    """The view's rows from first to last session, from adjusted bars that carry when each row was known."""
+    rows = technical_v1(adjusted).join(adjusted.select("symbol", "session", "known_at"), on=["symbol", "session"])
+    return rows.filter(pl.col("session").is_between(first, last)).select(TECHNICAL_V1.column_names)
 
 
 def _adjusted_as_of(connection: Connection, as_of: datetime) -> pl.DataFrame:

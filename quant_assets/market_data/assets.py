@@ -47,5 +47,6 @@ def market_data(
     with warehouse.get_connection() as connection:
         for table in (*LANDED, *(schemas.TABLES[name] for name in delivery.truth)):
             yield dg.MaterializeResult(
-                asset_key=[table.schema, table.name], metadata={"dagster/row_count": row_count(connection, table.full_name), **(numbers if table is schemas.DAILY_BARS else {})}
+                asset_key=[table.schema, table.name],
+                metadata={"dagster/row_count": row_count(connection, table.full_name), **(numbers if table is schemas.DAILY_BARS else {})},
             )

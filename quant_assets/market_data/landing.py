@@ -126,7 +126,9 @@ def _clocked(connection: Connection, frame: pl.DataFrame, source: str, calendar:
         frame.join(sessions.select("session", "known_at"), on="session", how="left")
         .join(stored, on="symbol", how="left")
         .with_columns(late=late.fill_null(False), source=pl.lit(source))
-        .with_columns(known_at=pl.when("late").then(pl.max_horizontal("known_at", pl.lit(seen_at, pl.Datetime("us")))).otherwise("known_at"))
+        .with_columns(
+            known_at=pl.when("late").then(pl.max_horizontal("known_at", pl.lit(seen_at, pl.Datetime("us")))).otherwise("known_at")
+        )
     )
 
 

@@ -38,11 +38,12 @@ def universe(settings: Settings) -> tuple[str, ...]:
     text = settings.universe.strip()
     if not text:
         return ()
-    path = Path(text)
-    if path.suffix or "/" in text:
+    path = Path(text).expanduser()
+    if "," not in text and (path.suffix or "/" in text):  # or a symbol such as BRK.B or BTC/USD
         try:
             text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            if "," not in text and path.suffix in {".txt", ".csv"}:
-                raise ConfigurationError(f"QUANT_UNIVERSE={text!r} cannot be read: {error.strerror}; give a file or a comma list.") from None
+        except (OSError, UnicodeDecodeError) as error:
+            if path.exists() or path.suffix in {".txt", ".csv"} or text.startswith(("/", "./", "../", "~")):
+                reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+                raise ConfigurationError(f"QUANT_UNIVERSE={text!r} cannot be read: {reason}; give a file or a comma list.") from None
     return tuple(dict.fromkeys(symbol.strip() for symbol in text.replace("\n", ",").split(",") if symbol.strip()))

@@ -31,14 +31,14 @@ MODEL_KEY = dg.AssetKey(["signals", "model"])
         table_spec(PROMOTIONS, deps=[MODEL_KEY], owners=RESEARCH, kinds={"duckdb", "mlflow"}, daily=False),
     ],
 )
-def signals_model(context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource) -> Iterator[dg.MaterializeResult[None]]:
+def signals_model(
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource
+) -> Iterator[dg.MaterializeResult[None]]:
     """Train, judge, register, promote; then keep the walk-forward predictions and the promotion."""
     from quant_assets.signals.training_run import train_and_register
 
     night = desk.night(context, warehouse.client)
-    trained = train_and_register(
-        warehouse.client, desk.calendar, desk.settings, night.as_of, context.run_id, MODEL_KEY.to_user_string()
-    )
+    trained = train_and_register(warehouse.client, desk.calendar, desk.settings, night.as_of, context.run_id, MODEL_KEY.to_user_string())
     with warehouse.get_connection() as connection:
         predictions, promotions = row_count(connection, PREDICTIONS.full_name), row_count(connection, PROMOTIONS.full_name)
     yield dg.MaterializeResult(
@@ -60,7 +60,9 @@ def signals_model(context: dg.AssetExecutionContext, warehouse: WarehouseResourc
 
 
 @dg.multi_asset(
-    specs=[table_spec(DAILY_SIGNALS, deps=[FEATURES, MODEL_KEY, ["signals", "predictions"]], owners=RESEARCH, kinds={"duckdb", "lightgbm"})],
+    specs=[
+        table_spec(DAILY_SIGNALS, deps=[FEATURES, MODEL_KEY, ["signals", "predictions"]], owners=RESEARCH, kinds={"duckdb", "lightgbm"})
+    ],
     backfill_policy=dg.BackfillPolicy.single_run(),
     partitions_def=SESSIONS,
 )

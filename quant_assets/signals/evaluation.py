@@ -20,11 +20,14 @@ PREDICTION_COLUMNS = ("symbol", "session", "fold", "probability", "control_proba
 class Evaluation:
     """`folds` has one row per fold, `sessions` one per session, `summary` the same scores over all of them.
 
+    `calibration` has one row per tenth of the rows, by probability: what was claimed beside how often it was up.
+
     A score that cannot be computed (one class only, one symbol, constant predictions) is null, never zero.
     """
 
     folds: pl.DataFrame
     sessions: pl.DataFrame
+    calibration: pl.DataFrame
     summary: dict[str, float | None]
 
 
@@ -48,7 +51,17 @@ def evaluate(predictions: pl.DataFrame, horizon: int) -> Evaluation:
     ]
     summary = _scores(predictions, sessions, horizon)
     schema = {"fold": pl.Int32, **dict.fromkeys(summary, pl.Float64)}
-    return Evaluation(pl.DataFrame(parts, schema=schema), sessions, summary)
+    return Evaluation(pl.DataFrame(parts, schema=schema), sessions, calibration(predictions), summary)
+
+
+def calibration(predictions: pl.DataFrame, bins: int = 10) -> pl.DataFrame:
+    """Reliability by equal-count bins of `probability`: `bin`, `rows`, `probability` (mean claimed), `up_share` (observed)."""
+    rank = pl.col("probability").rank("ordinal") - 1
+    return (
+        predictions.group_by((rank * bins // pl.len()).cast(pl.Int32).alias("bin"))
+        .agg(rows=pl.len(), probability=pl.col("probability").mean(), up_share=pl.col("up").mean())
+        .sort("bin")
+    )
 
 
 def newey_west_t(values: np.ndarray[tuple[int], np.dtype[np.float64]], lags: int) -> float | None:

@@ -15,8 +15,8 @@ from quant_assets.feature_store.indicators import definition_hash
 from quant_assets.feature_store.store import features_as_of
 from quant_assets.schemas import DAILY_SIGNALS, INSTANT, TECHNICAL_V1
 from quant_assets.signals.champions import MODEL, Champion, champion_for
+from quant_assets.signals.local_copies import load_local_copy
 from quant_assets.signals.scoring import Thresholds, score
-from quant_assets.signals.tracking import load_local_copy
 from quant_assets.warehouse import Warehouse, append_versions, query
 
 
@@ -77,7 +77,9 @@ def score_night(
 def _live(features: pl.DataFrame, champion: Champion | None, models_path: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """Tonight's signals, by the champion where one may score, else by the heuristic with the reason why."""
     if champion is None:
-        return _marked(score(features, None, None, definition_hash()), "live", None, None), ("no model may score tonight: the heuristic did",)
+        return _marked(score(features, None, None, definition_hash()), "live", None, None), (
+            "no model may score tonight: the heuristic did",
+        )
     try:
         booster, contract = load_local_copy(models_path, champion.model_version, champion.model_sha256)
         scored = score(features, booster, contract, definition_hash())

@@ -7,8 +7,6 @@ ended run is completed when it is found again, a run without a version is closed
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import logging
 import math
 import os
@@ -23,6 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import polars as pl
+
 from quant_assets.errors import QuantAssetsError
 from quant_assets.feature_store.contract import FeatureContract
 from quant_assets.settings import PROJECT_ROOT, Settings
@@ -35,12 +35,6 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "signals"
 CHAMPION = "champion"
-LOCAL_UI = "http://127.0.0.1:5000"
-"""Where `mlflow ui` answers by default: links of a store that is a file lead there."""
-
-
-class ModelUnusable(QuantAssetsError):
-    """The local copy of a model is missing or damaged; the text names the file and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +54,8 @@ class Registry:
     client: MlflowClient
     uri: str
     experiment_id: str
+    pages_url: str
+    dagster_url: str
 
     @classmethod
     def open(cls, settings: Settings) -> Registry:
@@ -69,9 +65,10 @@ class Registry:
             client = _client(settings.mlflow_uri)
             found = client.get_experiment_by_name(EXPERIMENT)
             if found is not None:
-                return cls(client, settings.mlflow_uri, found.experiment_id)
+                return cls(client, settings.mlflow_uri, found.experiment_id, settings.mlflow_url, settings.dagster_url)
             root = str(settings.home / "mlflow" / "artifacts") if _sqlite_path(settings.mlflow_uri, settings.home) else None
-            return cls(client, settings.mlflow_uri, client.create_experiment(EXPERIMENT, artifact_location=root))
+            created = client.create_experiment(EXPERIMENT, artifact_location=root)
+            return cls(client, settings.mlflow_uri, created, settings.mlflow_url, settings.dagster_url)
 
     def find_version(self, fingerprint: str) -> Version | None:
         """The registered version of a training that was made before, if any; one that a crash left half done is completed."""
@@ -106,6 +103,7 @@ class Registry:
             "dagster_run_id": run_id,
             "asset_key": asset_key,
             "git_commit": _git_commit(),
+            "mlflow.note.content": f"Trained by [Dagster run {run_id}]({self.dagster_url}/runs/{run_id}), asset `{asset_key}`.",
             **(tags or {}),
         }
         with _answering(self.uri):
@@ -174,6 +172,8 @@ class Registry:
             result.folds.write_csv(files / "folds.csv")
             result.booster.importance.write_csv(files / "importance.csv")
             _plot_importance(result.booster, files / "importance.png")
+            result.evaluation.calibration.write_csv(files / "calibration.csv")
+            _plot_calibration(result.evaluation.calibration, files / "calibration.png")
             self.client.log_artifacts(run_id, folder)
 
     def _ensure_registered_model(self) -> None:
@@ -190,10 +190,7 @@ class Registry:
             self.client.set_terminated(run.info.run_id, "FAILED")
 
     def _version(self, version: str, run_id: str, fingerprint: str) -> Version:
-        parts = urlsplit(self.uri)
-        host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
-        base = host if parts.scheme in ("http", "https") else LOCAL_UI
-        return Version(version, run_id, fingerprint, f"{base}/#/experiments/{self.experiment_id}/runs/{run_id}")
+        return Version(version, run_id, fingerprint, f"{self.pages_url}/#/experiments/{self.experiment_id}/runs/{run_id}")
 
 
 def initialise(uri: str, home: Path) -> None:
@@ -218,45 +215,6 @@ def initialise(uri: str, home: Path) -> None:
 
             SqlAlchemyStore(f"sqlite:///{aside}", str(home / "mlflow" / "artifacts")).engine.dispose()
         os.replace(aside, path)
-
-
-def save_local_copy(models_path: Path, version: str, booster: Booster, contract: FeatureContract) -> str:
-    """Keep a version as one file, model and contract together, and return its sha256: what the nights score with.
-
-    The file is replaced in one step, and the same version with the same content is the same bytes.
-    """
-    content = {"version": version, "contract": contract.to_json(), "model": booster.text}
-    payload = json.dumps(content, ensure_ascii=False).encode()
-    path = _local_copy(models_path, version)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
-    with open(aside, "wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-    return hashlib.sha256(payload).hexdigest()
-
-
-def load_local_copy(models_path: Path, version: str, sha256: str) -> tuple[Booster, FeatureContract]:
-    """Read back a version's model and contract without MLflow; raises `ModelUnusable` unless the file is what was saved."""
-    path = _local_copy(models_path, version)
-    remedy = "Train again to write it anew; until then the heuristic scores."
-    if not path.exists():
-        raise ModelUnusable(f"There is no local copy of model version {version} at {path}. {remedy}")
-    payload = path.read_bytes()
-    found = hashlib.sha256(payload).hexdigest()
-    if found != sha256:
-        raise ModelUnusable(
-            f"The local copy of model version {version} at {path} ({len(payload)} bytes) is not the one that was saved: "
-            f"its sha256 is {found[:12]}…, not {sha256[:12]}…. {remedy}"
-        )
-    content = json.loads(payload)
-    return Booster.from_text(content["model"]), FeatureContract.from_json(content["contract"])
-
-
-def _local_copy(models_path: Path, version: str) -> Path:
-    return models_path / f"{MODEL}-{version}.json"
 
 
 def _sqlite_path(uri: str, home: Path) -> Path | None:
@@ -322,4 +280,17 @@ def _plot_importance(booster: Booster, path: Path) -> None:
     axes: Any = figure.subplots()
     axes.barh(shown["feature"].to_list(), shown["gain"].to_list(), color="#4c72b0")
     axes.set(title="Feature importance", xlabel="gain (total loss saved by splits on the feature)")
+    figure.savefig(path, dpi=110)
+
+
+def _plot_calibration(calibration: pl.DataFrame, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    claimed, observed = calibration["probability"].to_list(), calibration["up_share"].to_list()
+    figure = Figure(figsize=(5, 4.5), layout="constrained")
+    axes: Any = figure.subplots()
+    axes.plot([min(claimed), max(claimed)], [min(claimed), max(claimed)], color="#999999", linewidth=1, label="perfect")
+    axes.plot(claimed, observed, marker="o", color="#4c72b0", label="walk-forward, by tenth")
+    axes.set(title="Calibration, out of sample", xlabel="probability claimed", ylabel="share that was up")
+    axes.legend()
     figure.savefig(path, dpi=110)

@@ -18,11 +18,22 @@ from quant_assets.schemas import INSTANT, PREDICTIONS, PROMOTIONS, TECHNICAL_V1
 from quant_assets.settings import Settings
 from quant_assets.signals import tracking
 from quant_assets.signals.champions import MODEL, champion_for
+from quant_assets.signals.local_copies import save_local_copy
 from quant_assets.signals.retraining import TrainingFailed, train_in_own_process
 from quant_assets.signals.training import TrainingResult, TrainingSetup, train
 from quant_assets.warehouse import Warehouse, append_ledger, append_versions
 
-LOOKED_AT = ("auc", "rank_ic", "rank_ic_t", "accuracy", "majority_accuracy", "log_loss", "base_rate_log_loss", "control_auc", "control_rank_ic")
+LOOKED_AT = (
+    "auc",
+    "rank_ic",
+    "rank_ic_t",
+    "accuracy",
+    "majority_accuracy",
+    "log_loss",
+    "base_rate_log_loss",
+    "control_auc",
+    "control_rank_ic",
+)
 
 
 @dataclass(frozen=True)
@@ -58,14 +69,14 @@ def train_and_register(
     frame = training_frame(
         warehouse, calendar, list(setup.features), setup.horizon, calendar.known_at(last), settings.first_session_floor, last
     )
-    result = train(frame, setup)
     contract = FeatureContract.of(
         TECHNICAL_V1.name, setup.definition_hash, [feature for feature in CATALOG if feature.name in setup.features]
     )
     registry = tracking.Registry.open(settings)
+    result = train(frame, setup)
     found = registry.find_version(result.fingerprint)
     version = found or registry.log_training(result, contract, run_id, asset_key)
-    model_sha256 = tracking.save_local_copy(settings.models_path, version.version, result.booster, contract)
+    model_sha256 = save_local_copy(settings.models_path, version.version, result.booster, contract)
     _keep(warehouse, result, version, model_sha256, as_of, run_id)
     return Trained(
         model_version=version.version,

@@ -13,10 +13,30 @@ from quant_assets_tests.lookahead import NO_ACTIONS, random_history
 
 class TestRegression:
     def test_names_and_order_are_those_of_the_view(self) -> None:
-        assert [feature.name for feature in TECHNICAL_V1] == (
-            "rsi_14 macd macd_signal macd_hist bb_upper bb_middle bb_lower bb_width bb_position sma_5 sma_10 sma_20 sma_50 ema_12 ema_26 "
-            "volume_ratio volume_sma_20 obv price_change_1d price_change_5d price_change_20d high_low_range"
-        ).split()
+        assert [feature.name for feature in TECHNICAL_V1] == [
+            "rsi_14",
+            "macd",
+            "macd_signal",
+            "macd_hist",
+            "bb_upper",
+            "bb_middle",
+            "bb_lower",
+            "bb_width",
+            "bb_position",
+            "sma_5",
+            "sma_10",
+            "sma_20",
+            "sma_50",
+            "ema_12",
+            "ema_26",
+            "volume_ratio",
+            "volume_sma_20",
+            "obv",
+            "price_change_1d",
+            "price_change_5d",
+            "price_change_20d",
+            "high_low_range",
+        ]
 
     def test_models_take_the_scale_free_features(self) -> None:
         changes = ["price_change_1d", "price_change_5d", "price_change_20d"]

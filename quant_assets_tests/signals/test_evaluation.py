@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant_assets.signals.evaluation import auc, evaluate, newey_west_t
+from quant_assets.signals.evaluation import auc, calibration, evaluate, newey_west_t
 
 
 def panel(seed: int = 3, symbols: int = 12, sessions: int = 30) -> pl.DataFrame:
@@ -32,6 +32,10 @@ def panel(seed: int = 3, symbols: int = 12, sessions: int = 30) -> pl.DataFrame:
 
 
 class TestRegression:
+    def test_calibration_by_hand(self) -> None:
+        rows = pl.DataFrame({"probability": [0.7, 0.1, 0.5, 0.3], "up": [True, False, True, True]})
+        assert calibration(rows, bins=2).rows() == [(0, 2, pytest.approx(0.2), 0.5), (1, 2, pytest.approx(0.6), 1.0)]
+
     def test_four_rows_by_hand(self) -> None:
         rows = pl.DataFrame(
             {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +13,7 @@ from quant_assets.settings import Settings, load_settings
 from quant_assets.signals import tracking
 from quant_assets.signals.boosters import BoosterConfig
 from quant_assets.signals.champions import MODEL
-from quant_assets.signals.tracking import ModelUnusable, Registry, Version, initialise, load_local_copy, save_local_copy
+from quant_assets.signals.tracking import Registry, Version, initialise
 from quant_assets.signals.training import TrainingResult, TrainingSetup, train
 from quant_assets_tests.signals.worlds import FEATURES, world
 
@@ -100,7 +99,7 @@ class TestRegression:
         with pytest.raises(QuantAssetsError, match=r"MLflow at http://127\.0\.0\.1:9 failed") as failure:
             Registry.open(down)
         assert "hunter2" not in str(failure.value)
-        link = Registry(None, down.mlflow_uri, "1")._version("3", "abc", "")  # type: ignore[arg-type]
+        link = Registry(None, down.mlflow_uri, "1", down.mlflow_url, down.dagster_url)._version("3", "abc", "")  # type: ignore[arg-type]
         assert link.url == "http://127.0.0.1:9/#/experiments/1/runs/abc"
 
 
@@ -166,31 +165,3 @@ class TestCrashes:
         for uri in (f"sqlite:///{tmp_path / 'elsewhere.db'}", "http://127.0.0.1:9", "postgresql://desk@db/mlflow"):
             initialise(uri, home)
         assert list(tmp_path.iterdir()) == []
-
-
-class TestLocalCopy:
-    def test_round_trip_is_verified_and_repeatable(self, result: TrainingResult, tmp_path: Path) -> None:
-        sha256 = save_local_copy(tmp_path / "models", "3", result.booster, CONTRACT)
-        assert load_local_copy(tmp_path / "models", "3", sha256) == (result.booster, CONTRACT)
-        assert save_local_copy(tmp_path / "models", "3", result.booster, CONTRACT) == sha256
-        assert len(list((tmp_path / "models").iterdir())) == 1
-
-    @pytest.mark.parametrize(
-        "damage", [lambda file: file[:-100], lambda file: b"", lambda file: file.replace(b"split_gain", b"split_pain", 1)]
-    )
-    def test_a_damaged_copy_is_refused(self, damage: object, result: TrainingResult, tmp_path: Path) -> None:
-        sha256 = save_local_copy(tmp_path, "3", result.booster, CONTRACT)
-        (file,) = tmp_path.iterdir()
-        file.write_bytes(damage(file.read_bytes()))  # type: ignore[operator]
-        with pytest.raises(ModelUnusable, match=f"version 3 at .* is not the one that was saved: its sha256 is .*, not {sha256[:12]}"):
-            load_local_copy(tmp_path, "3", sha256)
-
-    def test_a_missing_copy_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelUnusable, match="no local copy of model version 9"):
-            load_local_copy(tmp_path, "9", "0" * 64)
-
-    def test_the_night_does_not_need_mlflow(self, result: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        sha256 = save_local_copy(tmp_path, "3", result.booster, CONTRACT)
-        monkeypatch.setitem(sys.modules, "mlflow", None)  # from here on importing it fails
-        booster, _ = load_local_copy(tmp_path, "3", sha256)
-        assert booster.predict(FRAME).equals(result.booster.predict(FRAME))
