@@ -33,7 +33,7 @@ ui: setup  ## Dagster, MLflow and the embedded document store, on loopback
 	@$(BIN)/quant-assets ui
 
 bench: setup  ## benchmarks, one JSON line each
-	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/*.py; do $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
 
 clean:  ## remove what setup and tests made (not your data under var/)
 	rm -rf $(VENV) dbt_features/target dbt_features/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis

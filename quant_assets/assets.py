@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping
 
 import dagster as dg
@@ -66,3 +67,8 @@ def markdown_table(frame: pl.DataFrame, empty: str = "none") -> dg.MarkdownMetad
     rows = [" | ".join(frame.columns), " | ".join("---" for _ in frame.columns)]
     rows += [" | ".join(str(value).replace("|", "\\|") for value in row) for row in frame.iter_rows()]
     return dg.MetadataValue.md("\n".join(f"| {row} |" for row in rows))
+
+
+def picture(png: bytes) -> dg.MarkdownMetadataValue:
+    """A small plot, shown where the metadata is."""
+    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 import duckdb
+import polars as pl
 from dagster_duckdb import DuckDBResource
 from pydantic import PrivateAttr
 
@@ -52,10 +53,17 @@ class WarehouseResource(DuckDBResource):
         with self.client.connect() as connection:
             yield connection
 
+    def rows_per_session(self, name: str, sessions: Sequence[date]) -> pl.DataFrame:
+        """How many rows of a table or view stand in each of these sessions (`session`, `rows`); none where there are none."""
+        return self.client.read(
+            f"select session, count(*) as rows from {name} where session between $first and $last group by session order by session",
+            {"first": sessions[0], "last": sessions[-1]},
+        )
+
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[WarehouseResource]:
         if context.instance and context.run:
-            context.instance.add_run_tags(context.run.run_id, {PROCESS_TAG: process_identity(os.getpid())})
+            claim_run(context.instance, context.run.run_id)
             fail_dead_runs(context.instance)
         try:
             yield self
@@ -97,7 +105,9 @@ class DeskResource(dg.ConfigurableResource[None]):
             self._source = make_source(self.settings, self.calendar, utc_now())
         return self._source
 
-    def night(self, context: dg.AssetExecutionContext, warehouse: Warehouse, last_session: date | None = None) -> Night:
+    def night(
+        self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, warehouse: Warehouse, last_session: date | None = None
+    ) -> Night:
         """The night of a run: as of its tag `quant/as_of`, else of the last session in the data.
 
         `last_session` is what the source can deliver, where it has been asked; otherwise the stored bars tell.
@@ -105,7 +115,7 @@ class DeskResource(dg.ConfigurableResource[None]):
         """
         tagged = context.run.tags.get(AS_OF_TAG)
         if tagged:
-            as_of = datetime.fromisoformat(tagged)
+            as_of = self.calendar.as_of(tagged)
         else:
             last = last_session or self._last_stored(warehouse)
             as_of = default_as_of(warehouse, self.settings.source, self.calendar, last)
@@ -116,9 +126,10 @@ class DeskResource(dg.ConfigurableResource[None]):
             else [tonight]
         )
         if sessions[-1] > tonight:
+            ends = "" if tagged else f" (the {self.settings.source} source ends there)"
             raise ConfigurationError(
-                f"Session {sessions[-1]} was not known at {as_of} UTC: its bars are known from {self.calendar.known_at(sessions[-1])} UTC. "
-                f"Run it then, or choose {tonight}, the last one known."
+                f"Session {sessions[-1]} is not known as of {as_of:%Y-%m-%d %H:%M} UTC{ends}: its bars are known from "
+                f"{self.calendar.known_at(sessions[-1]):%Y-%m-%d %H:%M} UTC. Run it after that, with data up to it, or choose {tonight}."
             )
         return Night(as_of, tonight, sessions)
 
@@ -153,13 +164,14 @@ def _new_dagster_home(folder: Path) -> None:
         instance.get_asset_keys()
 
 
+def claim_run(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Note on a run which process works on it. The note names the run too, for a run that repeats another gets its tags."""
+    instance.add_run_tags(run_id, {PROCESS_TAG: f"{process_identity(os.getpid())}:{run_id}"})
+
+
 def process_identity(pid: int) -> str:
-    """Tell one process from a later one with the same number: pid and start time, where the system shows it."""
-    try:
-        started = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        started = ""
-    return f"{os.uname().nodename}:{pid}:{started}"
+    """Tell one process from a later one with the same number: machine, pid and start time, where the system shows it."""
+    return f"{os.uname().nodename}:{pid}:{''.join(_stat(pid)[19:20])}"
 
 
 def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
@@ -169,22 +181,30 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """
     dead = []
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
-        identity = run.tags.get(PROCESS_TAG, "")
-        node, _, rest = identity.partition(":")
-        if node != os.uname().nodename or _is_alive(identity, rest):
+        identity, _, claimed = run.tags.get(PROCESS_TAG, "").rpartition(":")
+        if claimed != run.run_id or identity.split(":")[0] != os.uname().nodename or _is_alive(identity):
             continue
-        instance.report_run_failed(run, f"Its process ({rest.split(':')[0]}) is gone; the run was marked as failed by the next one.")
+        pid = identity.split(":")[1]
+        instance.report_run_failed(run, f"Its process ({pid}) is gone: killed, or the machine went down. Run the same again.")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         dead.append(run.run_id)
     return dead
 
 
-def _is_alive(identity: str, rest: str) -> bool:
-    pid = int(rest.split(":", maxsplit=1)[0])
+def _is_alive(identity: str) -> bool:
+    pid = int(identity.split(":")[1])
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return process_identity(pid) == identity
+    return process_identity(pid) == identity and _stat(pid)[:1] != ["Z"]  # ended, but nobody has asked how
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of a process in /proc, from its state on; none where the system has no /proc."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return []

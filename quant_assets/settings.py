@@ -63,6 +63,12 @@ class Settings(BaseSettings):
     webhook_url: SecretStr = Field(SecretStr(""), validation_alias=_shared("WEBHOOK_URL"))
     webhook_secret: SecretStr = Field(SecretStr(""), validation_alias=_shared("WEBHOOK_SECRET"))
 
+    @field_validator("horizon", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        """The environment holds texts, and a choice of numbers takes numbers only."""
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
+
     @field_validator("home")
     @classmethod
     def _absolute(cls, value: Path) -> Path:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -18,12 +20,20 @@ from quant_assets.settings import PROJECT_ROOT, Settings
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 90.0
+STOP_SECONDS = 15.0
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def serve(settings: Settings) -> None:
-    """Start the processes, say their addresses, and wait; Ctrl-C or the end of any of them ends all."""
+    """Start the processes, say their addresses, and wait; Ctrl-C, SIGTERM or the end of any of them ends all.
+
+    A run at work gets some seconds to finish then; one that takes longer is ended, and the next marks it as failed.
+    """
+    from quant_assets.signals.tracking import initialise
+
     code_port = _free_port()
-    environment = {**os.environ, "QUANT_CODE_SERVER_PORT": str(code_port)}
+    # MLflow's server would otherwise start a runner of jobs that nobody submits, as large as itself.
+    environment = {**os.environ, "QUANT_CODE_SERVER_PORT": str(code_port), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     scripts = Path(sys.executable).parent
     workspace = str(PROJECT_ROOT / "workspace.yaml")
     commands = {
@@ -52,12 +62,22 @@ def serve(settings: Settings) -> None:
         _require_free(name, port)
     logs = settings.home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
+    initialise(settings.mlflow_uri, settings.home)
     processes: dict[str, subprocess.Popen[bytes]] = {}
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
+        for ending in ENDINGS:
+            if ending is not signal.SIGHUP or signal.getsignal(ending) is not signal.SIG_IGN:  # nohup means it
+                signal.signal(ending, signal.default_int_handler)
         for name, command in commands.items():
             with open(logs / f"{name.replace(' ', '-')}.log", "ab") as log:
-                processes[name] = subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+                processes[name] = subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdout=log,
+                    stderr=log,
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,  # a group of its own, so that what it starts can be ended with it
+                )
             if name == "code server":
                 _wait_for_port(code_port, processes[name], logs)
         _wait_for_page(f"http://{LOOPBACK}:{settings.dagster_port}/server_info", processes["webserver"], logs)
@@ -72,13 +92,23 @@ def serve(settings: Settings) -> None:
     except KeyboardInterrupt:
         click.echo("Stopping.")
     finally:
-        for process in processes.values():
-            process.terminate()
-        for process in processes.values():
-            try:
-                process.wait(timeout=15)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        _end(processes.values())
+
+
+def _end(processes: Collection[subprocess.Popen[bytes]]) -> None:
+    """Ask every process to end, wait, then kill what is left of it and of what it started."""
+    for ending in ENDINGS:
+        signal.signal(ending, signal.SIG_IGN)  # a second Ctrl-C would leave some of them behind
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + STOP_SECONDS
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=max(0.0, deadline - time.monotonic()))
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _documents(settings: Settings) -> str:

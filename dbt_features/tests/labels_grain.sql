@@ -1,4 +1,4 @@
--- One row per symbol, session and horizon.
+{{ config(meta={"description": "One row per symbol, session and horizon."}) }}
 select symbol, session, horizon, count(*) as rows_found
 from {{ source('feature_store', 'labels') }}
 group by symbol, session, horizon

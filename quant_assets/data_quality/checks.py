@@ -25,34 +25,45 @@ RULES = {
     ],
 )
 def bar_rules(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource, desk: DeskResource) -> Iterator[dg.AssetCheckResult]:
-    """Report the findings of tonight's session by rule; fail when one of them slipped into the clean bars."""
-    found = warehouse.client.read(
+    """Report what became known with the run's sessions, by rule; fail when a broken bar slipped into the clean ones."""
+    night = desk.night(context, warehouse.client)
+    held = warehouse.client.read(
         """
-        select rule, count(*) as total, count(*) filter (anomaly.session = newest.session) as tonight
-        from data_quality.anomalies as anomaly, (select max(session) as session from market_data.daily_bars where source = $source) as newest
+        select rule, count(*) as total, count(*) filter (anomaly.known_at >= $since and anomaly.session <= $last) as fresh
+        from data_quality.anomalies as anomaly join market_data.latest_daily_bars as bar
+            on bar.symbol = anomaly.symbol and bar.session = anomaly.session and bar.known_at = anomaly.bar_known_at
+        anti join data_quality.clean_bars as clean on clean.symbol = bar.symbol and clean.session = bar.session
+        where bar.source = $source and anomaly.severity = 'critical'
         group by rule
         """,
-        {"source": desk.settings.source},
+        {"source": desk.settings.source, "since": desk.calendar.known_at(night.sessions[0]), "last": night.sessions[-1]},
     )
-    counts = {rule: (total, tonight) for rule, total, tonight in found.iter_rows()}
+    counts = {rule: (total, fresh) for rule, total, fresh in held.iter_rows()}
     for rule in RULES:
-        total, tonight = counts.get(rule, (0, 0))
+        total, fresh = counts.get(rule, (0, 0))
         yield dg.AssetCheckResult(
             check_name=rule,
             asset_key=BARS,
-            passed=tonight == 0,
+            passed=fresh == 0,
             severity=dg.AssetCheckSeverity.WARN,
-            description=f"{tonight} bars of the last session, {total} in all history; each is held back until released.",
-            metadata={"tonight": tonight, "total": total},
+            description=f"{fresh} bars found tonight, {total} in all history; each is held back until released.",
+            metadata={"tonight": fresh, "total": total},
         )
     slipped = warehouse.client.read(
         """
         select symbol, session, open, high, low, close from data_quality.clean_bars as bar
         where (least(open, low, close) <= 0 or high < greatest(open, low, close) or low > least(open, close))
-          and not exists (select 1 from data_quality.reviews as review where review.symbol = bar.symbol and review.session = bar.session)
-        limit 20
+          and not exists (
+              select 1 from data_quality.reviews as review
+              where review.symbol = bar.symbol and review.session = bar.session and review.bar_known_at = bar.known_at and decision = 'release'
+          )
+        order by session desc, symbol
         """
     )
     yield dg.AssetCheckResult(
-        check_name="no_critical", asset_key=CLEAN_BARS, passed=slipped.is_empty(), metadata={"offenders": markdown_table(slipped)}
+        check_name="no_critical",
+        asset_key=CLEAN_BARS,
+        passed=slipped.is_empty(),
+        description=f"{slipped.height} clean bars break the order of their prices or are not positive, and nobody released them.",
+        metadata={"offending_rows": slipped.height, "offenders": markdown_table(slipped.head(20))},
     )

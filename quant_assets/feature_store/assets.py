@@ -13,7 +13,7 @@ from quant_assets.feature_store.dbt import MANIFEST_PATH, build
 from quant_assets.feature_store.indicators import definition_hash
 from quant_assets.feature_store.store import Refresh, refresh_labels, refresh_technical
 from quant_assets.partitions import SESSIONS
-from quant_assets.resources import DeskResource, WarehouseResource
+from quant_assets.resources import DeskResource, Night, WarehouseResource
 from quant_assets.schemas import LABELS, TECHNICAL_V1, VIEW_BUILDS, Table
 
 FEATURES = dg.AssetKey(["feature_store", "technical_v1"])
@@ -21,9 +21,9 @@ LABELS_KEY = dg.AssetKey(["feature_store", "labels"])
 
 
 def _result(
-    context: dg.AssetExecutionContext, warehouse: WarehouseResource, table: Table, refresh: Refresh, **more: str
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource, night: Night, table: Table, refresh: Refresh, **more: str
 ) -> dg.MaterializeResult[None]:
-    record_partitions(context, dg.AssetKey([table.schema, table.name]), refresh.rows_per_session)
+    record_partitions(context, dg.AssetKey([table.schema, table.name]), warehouse.rows_per_session(table.full_name, night.sessions))
     with warehouse.get_connection() as connection:
         rows = row_count(connection, table.full_name)
     return dg.MaterializeResult(
@@ -51,16 +51,17 @@ def feature_store(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Recompute what the changed bars touch, and nothing else."""
-    features = refresh_technical(warehouse.client, context.run_id)
+    night = desk.night(context, warehouse.client)
+    features = refresh_technical(warehouse.client, context.run.run_id)
     context.log.info(f"technical_v1: {features.written} rows written, {features.removed} removed, {features.symbols} symbols stale")
-    yield _result(context, warehouse, TECHNICAL_V1, features, definition_hash=definition_hash())
+    yield _result(context, warehouse, night, TECHNICAL_V1, features, definition_hash=definition_hash())
     with warehouse.get_connection() as connection:
         yield dg.MaterializeResult(
             asset_key=["feature_store", "view_builds"], metadata={"dagster/row_count": row_count(connection, "feature_store.view_builds")}
         )
-    outcomes = refresh_labels(warehouse.client, desk.calendar, context.run_id)
+    outcomes = refresh_labels(warehouse.client, desk.calendar, context.run.run_id)
     context.log.info(f"labels: {outcomes.written} rows written, {outcomes.removed} removed, {outcomes.symbols} symbols stale")
-    yield _result(context, warehouse, LABELS, outcomes)
+    yield _result(context, warehouse, night, LABELS, outcomes)
 
 
 class _Translator(DagsterDbtTranslator):
@@ -89,7 +90,8 @@ def dbt_features(
                 asset_key=spec.asset_key,
                 check_name=spec.name,
                 passed=outcome.passed,
-                metadata={"offending_rows": outcome.failures, "message": outcome.message},
+                description=f"{spec.description} {outcome.message or f'{outcome.failures} rows offend.'}",
+                metadata={"offending_rows": outcome.failures},
             )
         elif outcome.is_model:
             node = nodes[outcome.unique_id]

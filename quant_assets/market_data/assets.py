@@ -29,11 +29,11 @@ def market_data(
     """Fetch what the source has up to the run's last session and land what is new or changed."""
     night = desk.night(context, warehouse.client, desk.source.last_session())
     delivery = desk.source.deliver(desk.settings.first_session_floor, night.sessions[-1])
-    landing = land(warehouse.client, delivery, desk.calendar, night.as_of, context.run_id)
+    landing = land(warehouse.client, delivery, desk.calendar, night.as_of, context.run.run_id)
     context.log.info(
         f"{landing.delivered} bars of {landing.symbols} symbols: {landing.new} new, {landing.restated} restated, {landing.rejected} rows rejected"
     )
-    record_partitions(context, BARS, landing.rows_per_session)
+    record_partitions(context, BARS, warehouse.rows_per_session("market_data.latest_daily_bars", night.sessions))
     numbers: dict[str, int | str] = {
         "new_bars": landing.new,
         "restated_bars": landing.restated,

@@ -1,8 +1,10 @@
 """Checks on landed bars: what must never pass blocks, what people should know warns."""
 
 from collections.abc import Iterator
+from datetime import date, timedelta
 
 import dagster as dg
+import polars as pl
 
 from quant_assets.assets import markdown_table
 from quant_assets.market_data.assets import BARS
@@ -22,7 +24,7 @@ from quant_assets.schemas import DAILY_BARS
 def daily_bars_checks(
     context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource, desk: DeskResource
 ) -> Iterator[dg.AssetCheckResult]:
-    """Judge the stored bars as a whole."""
+    """Judge the stored bars as a whole, and whether those due are there."""
     from quant_assets.migrations import sql_type
 
     stored = dict(
@@ -31,38 +33,42 @@ def daily_bars_checks(
         ).iter_rows()
     )
     difference = sorted(set(stored.items()) ^ {(column.name, sql_type(column.dtype)) for column in DAILY_BARS.columns})
-    yield dg.AssetCheckResult(check_name="schema", asset_key=BARS, passed=not difference, metadata={"difference": str(difference)})
-
-    doubled = warehouse.client.read(
-        f"select {', '.join(DAILY_BARS.key)}, count(*) as rows from market_data.daily_bars group by all having count(*) > 1 limit 20"
+    yield dg.AssetCheckResult(
+        check_name="schema",
+        asset_key=BARS,
+        passed=not difference,
+        description=f"Stored and declared columns differ in: {difference or 'nothing'}.",
     )
-    yield dg.AssetCheckResult(check_name="key", asset_key=BARS, passed=doubled.is_empty(), metadata={"doubled": markdown_table(doubled)})
-
+    doubled = warehouse.client.read(
+        f"select {', '.join(DAILY_BARS.key)}, count(*) as rows from market_data.daily_bars group by all having count(*) > 1"
+    )
+    yield dg.AssetCheckResult(
+        check_name="key",
+        asset_key=BARS,
+        passed=doubled.is_empty(),
+        description=f"{doubled.height} keys stand in more than one row.",
+        metadata={"offending_rows": doubled.height, "doubled": markdown_table(doubled.head(20))},
+    )
+    night = desk.night(context, warehouse.client)
     last = warehouse.client.read(
         """
-        with newest as (select symbol, max(session) as last_session from market_data.latest_daily_bars where source = $source group by symbol)
-        select symbol, last_session from newest, (select max(last_session) as last_stored from newest)
-        where last_session < last_stored and last_session >= last_stored - interval 30 days order by last_session, symbol
+        select symbol, max(session) as last_session from market_data.latest_daily_bars
+        where source = $source and session <= $due group by symbol order by last_session, symbol
         """,
-        {"source": desk.settings.source},
+        {"source": desk.settings.source, "due": night.tonight},
     )
-    tagged = context.run.tags.get("quant/as_of")
-    newest = warehouse.client.read(
-        "select max(session) as session from market_data.daily_bars where source = $source", {"source": desk.settings.source}
-    )
-    expected = desk.calendar.as_of(tagged) if tagged else None
-    newest_session = newest["session"].item()
-    due = desk.calendar.last_known_session(expected) if expected else newest_session
+    newest: date | None = last["last_session"].max()  # type: ignore[assignment]
+    late = last.filter(pl.col("last_session").is_between(night.tonight - timedelta(days=30), night.tonight, closed="left"))
     yield dg.AssetCheckResult(
         check_name="fresh",
         asset_key=BARS,
-        passed=last.is_empty() and newest_session == due,
+        passed=late.is_empty() and newest == night.tonight,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"Last session stored: {newest_session}, due: {due}; {last.height} symbols end before it.",
+        description=f"Last session stored: {newest or 'none'}, due: {night.tonight}; {late.height} symbols end in the 30 days before it.",
         metadata={
-            "late_symbols": last.height,
-            "last_session": str(newest_session),
-            "due": str(due),
-            "symbols": markdown_table(last.head(20)),
+            "late_symbols": late.height,
+            "last_session": str(newest),
+            "due": str(night.tonight),
+            "symbols": markdown_table(late.head(20)),
         },
     )

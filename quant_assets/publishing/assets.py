@@ -45,7 +45,7 @@ def outbox(context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk
             "sha256": file.sha256,
             "documents": sum(file.counts.values()),
             "collections": json.dumps(file.counts),
-            "run_id": context.run_id,
+            "run_id": context.run.run_id,
             "recorded_at": utc_now(),
         }
         for session, file in written.items()

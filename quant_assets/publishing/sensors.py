@@ -6,6 +6,7 @@ another, and move it only after the delivery: at least once, never lost.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from quant_assets.publishing.assets import FILE_METADATA, OUTBOX_KEY
 from quant_assets.publishing.document_store import DocumentStore, StoreUnavailable
 from quant_assets.publishing.embedded_store import address
 from quant_assets.publishing.webhook import Webhook, WebhookError
+from quant_assets.resources import fail_dead_runs
 from quant_assets.settings import load_settings
 
 BATCH = 50
@@ -58,7 +60,7 @@ def publish_documents(context: dg.SensorEvaluationContext) -> dg.SensorResult | 
     except StoreUnavailable as error:
         if not events:
             return dg.SkipReason(f"{WAITING}{len(waiting)} outbox files. {error}")
-    return dg.SensorResult(asset_events=events)
+    return dg.SensorResult(asset_events=events, skip_reason=f"Delivered, by collection and file: {len(events)}.")
 
 
 def _deliver(file: Path, store: DocumentStore) -> list[dg.AssetMaterialization]:
@@ -74,12 +76,13 @@ def _deliver(file: Path, store: DocumentStore) -> list[dg.AssetMaterialization]:
 
 @dg.sensor(
     name="send_alerts",
-    description="Posts failed checks and failed runs to the webhook, in order, at least once.",
+    description="Marks runs whose process is gone as failed; posts failed checks and runs to the webhook, in order, at least once.",
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=30,
 )
 def send_alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Walk finished runs in order; the cursor moves past a run only after all its alerts were accepted."""
+    fail_dead_runs(context.instance)  # here too, for dead runs that fill the queue keep every later one from starting
     settings = load_settings()
     url = settings.webhook_url.get_secret_value()
     if not url:
@@ -88,7 +91,7 @@ def send_alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     with Webhook(url, settings.webhook_secret.get_secret_value()) as webhook:
         for storage_id, run in _finished_runs(context.instance, read_cursor(context.instance, ALERT_CURSOR)):
             try:
-                for alert in alerts_of(context.instance, run):
+                for alert in alerts_of(context.instance, run) if run else []:
                     webhook.post(alert)
                     sent += 1
             except WebhookError as error:
@@ -128,8 +131,8 @@ def alerts_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[Alert]:
     return alerts
 
 
-def _finished_runs(instance: dg.DagsterInstance, cursor: int | None) -> list[tuple[int, dg.DagsterRun]]:
-    """Finished runs after the cursor, oldest first, with the storage id of the event that finished each."""
+def _finished_runs(instance: dg.DagsterInstance, cursor: int | None) -> Iterator[tuple[int, dg.DagsterRun | None]]:
+    """Finished runs after the cursor, oldest first, with the storage id of the event that finished each; None: deleted since."""
     found: list[tuple[int, str]] = []
     complete_until = float("inf")
     for event_type in FINISHED:
@@ -139,8 +142,9 @@ def _finished_runs(instance: dg.DagsterInstance, cursor: int | None) -> list[tup
         found += [(record.storage_id, record.run_id) for record in page]
         if len(page) == BATCH:  # there may be more of this kind: what lies behind its last one waits for the next tick
             complete_until = min(complete_until, page[-1].storage_id)
-    runs = ((storage_id, instance.get_run_by_id(run_id)) for storage_id, run_id in sorted(found) if storage_id <= complete_until)
-    return [(storage_id, run) for storage_id, run in runs if run is not None]
+    for storage_id, run_id in sorted(found):
+        if storage_id <= complete_until:
+            yield storage_id, instance.get_run_by_id(run_id)
 
 
 def _error_text(entry: dg.EventLogEntry) -> str:

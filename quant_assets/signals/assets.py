@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from quant_assets.assets import RESEARCH, markdown_table, record_partitions, row_count, table_spec
+from quant_assets.assets import RESEARCH, markdown_table, picture, record_partitions, row_count, table_spec
 from quant_assets.partitions import SESSIONS
 from quant_assets.resources import DeskResource, WarehouseResource
 from quant_assets.schemas import DAILY_SIGNALS, PREDICTIONS, PROMOTIONS
@@ -35,6 +35,7 @@ def signals_model(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Train, judge, register, promote; then keep the walk-forward predictions and the promotion."""
+    from quant_assets.signals.plots import calibration_png, importance_png
     from quant_assets.signals.training_run import train_and_register
 
     night = desk.night(context, warehouse.client)
@@ -51,6 +52,8 @@ def signals_model(
             "fingerprint": trained.fingerprint,
             "trained_until": str(trained.trained_until),
             "folds": markdown_table(trained.folds),
+            "calibration": picture(calibration_png(trained.calibration)),
+            "importance": picture(importance_png(trained.importance)),
             **{name: value for name, value in trained.metrics.items() if value is not None},
         },
         data_version=dg.DataVersion(trained.fingerprint),

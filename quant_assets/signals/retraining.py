@@ -12,6 +12,7 @@ from quant_assets.errors import QuantAssetsError
 
 PARENT_PIPE = "QUANT_PARENT_PIPE"
 TAIL = 2000
+COMMAND = (sys.executable, "-m", "quant_assets.cli", "model", "train")
 
 
 class TrainingFailed(QuantAssetsError):
@@ -23,22 +24,24 @@ def train_in_own_process(as_of: datetime) -> str:
 
     Our memory and our imports stay free of the ML libraries, and the child ends with us: it watches its end of a pipe.
     """
-    command = [sys.executable, "-m", "quant_assets.cli", "model", "train", "--as-of", as_of.isoformat()]
-    child = subprocess.Popen(
-        command,
+    with subprocess.Popen(
+        [*COMMAND, "--as-of", as_of.isoformat()],
         env={**os.environ, PARENT_PIPE: "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        output = child.stdout.read() if child.stdout else ""
-        code = child.wait()
-    finally:
-        child.kill()
+        encoding="utf-8",
+        errors="replace",
+    ) as child:
+        try:
+            output = child.stdout.read() if child.stdout else ""
+            code = child.wait()
+        finally:
+            child.kill()  # an interrupted wait must not wait for the training; leaving the block reaps it
     if code != 0:
-        raise TrainingFailed(f"Training ended with exit code {code}: {output[-TAIL:].strip()}")
+        said = output[-TAIL:].strip() or "it said nothing"
+        ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        raise TrainingFailed(f"Training {ended}: {said}")
     return output
 
 

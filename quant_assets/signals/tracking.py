@@ -18,16 +18,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-import polars as pl
 
 from quant_assets.errors import QuantAssetsError
 from quant_assets.feature_store.contract import FeatureContract
 from quant_assets.settings import PROJECT_ROOT, Settings
-from quant_assets.signals.boosters import Booster
 from quant_assets.signals.champions import MODEL
+from quant_assets.signals.plots import calibration_png, importance_png
 from quant_assets.signals.training import TrainingResult
 
 if TYPE_CHECKING:
@@ -171,9 +169,9 @@ class Registry:
             (files / "feature_contract.json").write_text(contract.to_json(), encoding="utf-8")
             result.folds.write_csv(files / "folds.csv")
             result.booster.importance.write_csv(files / "importance.csv")
-            _plot_importance(result.booster, files / "importance.png")
+            (files / "importance.png").write_bytes(importance_png(result.booster.importance))
             result.evaluation.calibration.write_csv(files / "calibration.csv")
-            _plot_calibration(result.evaluation.calibration, files / "calibration.png")
+            (files / "calibration.png").write_bytes(calibration_png(result.evaluation.calibration))
             self.client.log_artifacts(run_id, folder)
 
     def _ensure_registered_model(self) -> None:
@@ -270,27 +268,3 @@ def _git_commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return found.stdout.strip()
-
-
-def _plot_importance(booster: Booster, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    shown = booster.importance.reverse()
-    figure = Figure(figsize=(7, 0.4 * len(shown) + 1.2), layout="constrained")
-    axes: Any = figure.subplots()
-    axes.barh(shown["feature"].to_list(), shown["gain"].to_list(), color="#4c72b0")
-    axes.set(title="Feature importance", xlabel="gain (total loss saved by splits on the feature)")
-    figure.savefig(path, dpi=110)
-
-
-def _plot_calibration(calibration: pl.DataFrame, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    claimed, observed = calibration["probability"].to_list(), calibration["up_share"].to_list()
-    figure = Figure(figsize=(5, 4.5), layout="constrained")
-    axes: Any = figure.subplots()
-    axes.plot([min(claimed), max(claimed)], [min(claimed), max(claimed)], color="#999999", linewidth=1, label="perfect")
-    axes.plot(claimed, observed, marker="o", color="#4c72b0", label="walk-forward, by tenth")
-    axes.set(title="Calibration, out of sample", xlabel="probability claimed", ylabel="share that was up")
-    axes.legend()
-    figure.savefig(path, dpi=110)

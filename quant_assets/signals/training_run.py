@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import polars as pl
 
 from quant_assets.clock import TradingCalendar, utc_now
+from quant_assets.errors import QuantAssetsError
 from quant_assets.feature_store.catalog import TECHNICAL_V1 as CATALOG
 from quant_assets.feature_store.catalog import model_columns
 from quant_assets.feature_store.contract import FeatureContract
@@ -21,7 +22,7 @@ from quant_assets.signals.champions import MODEL, champion_for
 from quant_assets.signals.local_copies import save_local_copy
 from quant_assets.signals.retraining import TrainingFailed, train_in_own_process
 from quant_assets.signals.training import TrainingResult, TrainingSetup, train
-from quant_assets.warehouse import Warehouse, append_ledger, append_versions
+from quant_assets.warehouse import Warehouse, append_ledger, append_versions, query
 
 LOOKED_AT = (
     "auc",
@@ -48,6 +49,8 @@ class Trained:
     training_rows: int
     folds: pl.DataFrame
     metrics: dict[str, float | None]
+    calibration: pl.DataFrame
+    importance: pl.DataFrame
 
 
 def train_and_register(
@@ -55,10 +58,11 @@ def train_and_register(
 ) -> Trained:
     """Train on what was known before the close of the last session as of an instant, so that the model may score it.
 
-    The same data, settings and code return the registered version and write nothing. Raises `TooFewSessions`.
+    The same data, settings and code return the registered version and write nothing. Raises `TooFewSessions`, and
+    `QuantAssetsError` when the registry gives a number that the ledger knows as another training's.
     """
     tonight = calendar.last_known_session(as_of)
-    last = calendar.previous(tonight)
+    last = calendar.last_known_session(calendar.close(tonight) - timedelta(microseconds=1))
     setup = TrainingSetup(
         features=tuple(model_columns()),
         horizon=settings.horizon,
@@ -76,6 +80,7 @@ def train_and_register(
     result = train(frame, setup)
     found = registry.find_version(result.fingerprint)
     version = found or registry.log_training(result, contract, run_id, asset_key)
+    _refuse_foreign(warehouse, version)
     model_sha256 = save_local_copy(settings.models_path, version.version, result.booster, contract)
     _keep(warehouse, result, version, model_sha256, as_of, run_id)
     return Trained(
@@ -87,6 +92,8 @@ def train_and_register(
         training_rows=result.rows,
         folds=result.folds,
         metrics=result.evaluation.summary,
+        calibration=result.evaluation.calibration,
+        importance=result.booster.importance,
     )
 
 
@@ -107,11 +114,28 @@ def ensure_champion(warehouse: Warehouse, calendar: TradingCalendar, settings: S
         train_in_own_process(as_of)
     except TrainingFailed as error:
         return f"no model: {error}"
-    return "the first champion was trained"
+    champion = champion_for(warehouse, settings.horizon, calendar.close(tonight), as_of)
+    if champion is None:
+        return f"no model: the training ended well, but promoted no version that may score {tonight} as of {as_of} UTC"
+    return f"champion is version {champion.model_version}, trained now, until {champion.trained_until} UTC"
+
+
+def _refuse_foreign(warehouse: Warehouse, version: tracking.Version) -> None:
+    """Stop before a champion's local copy is replaced by another model of the same number."""
+    known = warehouse.read(
+        "select fingerprint from signals.promotions where model = $model and model_version = $version and fingerprint <> $fingerprint limit 1",
+        {"model": MODEL, "version": version.version, "fingerprint": version.fingerprint},
+    )["fingerprint"]
+    if len(known):
+        raise QuantAssetsError(
+            f"The registry numbered this training {version.version} (fingerprint {version.fingerprint[:12]}…), but signals.promotions knows "
+            f"version {version.version} as another training ({known[0][:12]}…): it is not the registry that the promoted versions are in. "
+            "Point QUANT_MLFLOW_TRACKING_URI back to that one, or choose a new QUANT_HOME."
+        )
 
 
 def _keep(warehouse: Warehouse, result: TrainingResult, version: tracking.Version, model_sha256: str, as_of: datetime, run_id: str) -> None:
-    """Walk-forward predictions and the promotion, in one transaction; a version is promoted once."""
+    """Walk-forward predictions and the promotion, in one transaction; a version promoted by then is not promoted again."""
     stamp = pl.lit(utc_now(), INSTANT)
     predictions = result.predictions.with_columns(
         model=pl.lit(MODEL), model_version=pl.lit(version.version), known_at=pl.lit(as_of, INSTANT), recorded_at=stamp
@@ -138,7 +162,7 @@ def _keep(warehouse: Warehouse, result: TrainingResult, version: tracking.Versio
         schema=PROMOTIONS.polars_schema,
     )
     with warehouse.transaction() as connection:
-        known = connection.sql("select model, model_version from signals.promotions").pl()
+        known = query(connection, "select model, model_version from signals.promotions where promoted_at <= $as_of", {"as_of": as_of})
         if promotion.join(known, on=["model", "model_version"], how="anti").height:
             append_versions(connection, PREDICTIONS, predictions)
             append_ledger(connection, PROMOTIONS, promotion)

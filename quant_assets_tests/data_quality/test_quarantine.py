@@ -1,0 +1,133 @@
+"""Findings into the table, and what they do to the clean bars."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from quant_assets.clock import TradingCalendar
+from quant_assets.data_quality.quarantine import quarantine
+from quant_assets.market_data.landing import land
+from quant_assets.warehouse import Warehouse
+from quant_assets_tests.conftest import SOURCE, Row, bar, clean, delivery, review
+
+D1, D2, D3, D4 = (date(2020, 3, day) for day in (2, 3, 4, 5))
+BAD: dict[str, float] = {"high": 1.0}
+
+
+class Night:
+    """Land bars and judge them, as of a session's evening or an instant."""
+
+    def __init__(self, warehouse: Warehouse, calendar: TradingCalendar) -> None:
+        self.warehouse, self.calendar = warehouse, calendar
+
+    def __call__(self, as_of: date | datetime, *bars: Row) -> pl.DataFrame:
+        instant = as_of if isinstance(as_of, datetime) else self.calendar.known_at(as_of)
+        land(self.warehouse, delivery(bars, batch_id=str(len(bars))), self.calendar, instant, "run")
+        return quarantine(self.warehouse, SOURCE, instant)
+
+
+@pytest.fixture
+def night(open_warehouse: Warehouse, calendar: TradingCalendar) -> Night:
+    return Night(open_warehouse, calendar)
+
+
+class TestRegression:
+    def test_a_bad_bar_is_not_clean_and_the_version_before_it_does_not_come_back(self, night: Night) -> None:
+        assert night(D1, bar("AAA", D1, 10), bar("BBB", D1, 20)).is_empty()
+        findings = night(D2, bar("AAA", D1, 11, **BAD))
+        assert findings.select("symbol", "session", "rule", "severity").rows() == [("AAA", D1, "ohlc_order", "critical")]
+        known = night.calendar.known_at
+        assert clean(night.warehouse) == {("BBB", D1): 20}
+        assert clean(night.warehouse, known(D2)) == {("BBB", D1): 20}
+        assert clean(night.warehouse, known(D2) - timedelta(microseconds=1)) == {("AAA", D1): 10, ("BBB", D1): 20}
+        assert clean(night.warehouse, known(D1)) == {("AAA", D1): 10, ("BBB", D1): 20}
+
+    def test_a_corrected_version_is_judged_anew(self, night: Night) -> None:
+        night(D1, bar("AAA", D1, 10, **BAD))
+        assert clean(night.warehouse) == {}
+        assert night(D2, bar("AAA", D1, 10)).is_empty()
+        assert clean(night.warehouse) == {("AAA", D1): 10}
+        assert clean(night.warehouse, night.calendar.known_at(D1)) == {}
+        assert night(D3, bar("AAA", D1, -10, high=-20.0)).height == 2  # two rules
+        assert clean(night.warehouse) == {}
+        assert clean(night.warehouse, night.calendar.known_at(D2)) == {("AAA", D1): 10}
+
+    def test_a_release_shows_the_bar_from_then_on_and_a_confirmation_hides_it_again(self, night: Night) -> None:
+        night(D1, bar("AAA", D1, 10, **BAD), bar("BBB", D1, 20, **BAD))
+        released = night.calendar.known_at(D1) + timedelta(hours=1)
+        confirmed = released + timedelta(hours=1)
+        review(night.warehouse, "AAA", D1, "release", released)
+        assert clean(night.warehouse) == {("AAA", D1): 10}
+        review(night.warehouse, "AAA", D1, "confirm", confirmed)
+        assert clean(night.warehouse) == {}
+        seen = [clean(night.warehouse, instant) for instant in (released - timedelta(seconds=1), released, confirmed)]
+        assert seen == [{}, {("AAA", D1): 10}, {}]
+
+    def test_every_finding_on_a_bar_has_to_be_released(self, night: Night) -> None:
+        night(D1, bar("AAA", D1, -10, high=-20.0))
+        with night.warehouse.transaction() as connection:
+            connection.execute(
+                """
+                insert into data_quality.reviews by name
+                select symbol, session, rule, known_at + interval 1 hour as decided_at, bar_known_at, 'release' as decision,
+                    'analyst' as decided_by, 'seen' as reason from data_quality.anomalies where rule = 'ohlc_order'
+                """
+            )
+        assert clean(night.warehouse) == {}
+        review(night.warehouse, "AAA", D1, "release", night.calendar.known_at(D2))
+        assert clean(night.warehouse) == {("AAA", D1): -10}
+
+    def test_a_release_holds_for_its_version_only(self, night: Night) -> None:
+        night(D1, bar("AAA", D1, 10, **BAD))
+        review(night.warehouse, "AAA", D1, "release", night.calendar.known_at(D1) + timedelta(hours=1))
+        night(D2, bar("AAA", D1, 11, **BAD))
+        assert clean(night.warehouse) == {}
+
+    def test_findings_that_are_not_critical_hide_nothing(self, night: Night) -> None:
+        night(D1, bar("AAA", D1, 10, **BAD))
+        with night.warehouse.transaction() as connection:
+            connection.execute("update data_quality.anomalies set severity = 'warning'")
+        assert clean(night.warehouse) == {("AAA", D1): 10}
+
+    def test_only_the_preferred_source_is_shown(self, night: Night) -> None:
+        night(D1, bar("AAA", D1, 10))
+        other = Warehouse(night.warehouse.path, "synthetic")
+        assert clean(other) == {}
+        assert clean(other, night.calendar.known_at(D1)) == {}
+        assert quarantine(other, "synthetic", night.calendar.known_at(D1)).is_empty()
+
+    def test_a_second_change_of_the_evening_is_judged_in_that_evening(self, night: Night) -> None:
+        night(D1, bar("AAA", D1, 10))
+        assert night(D1, bar("AAA", D1, 11, **BAD)).height == 1  # known a microsecond after the run's own instant
+        assert clean(night.warehouse) == {}
+        assert clean(night.warehouse, night.calendar.known_at(D1)) == {("AAA", D1): 10}
+
+    def test_a_repeated_series_hides_all_its_bars_from_the_instant_at_which_it_was_long_enough(self, night: Night) -> None:
+        days = night.calendar.between(D1, date(2020, 3, 6))
+        for n, day in enumerate(days):
+            findings = night(day, bar("AAA", day, 10 + n), bar("BBB", day, 10 + n), bar("CCC", day, 30 + n))
+        assert findings.height == 10
+        assert clean(night.warehouse) == {("CCC", day): 30 + n for n, day in enumerate(days)}
+        assert len(clean(night.warehouse, night.calendar.known_at(days[3]))) == 12
+
+
+class TestProperties:
+    def test_judging_again_stores_nothing(self, night: Night) -> None:
+        assert night(D1, bar("AAA", D1, 10, **BAD), bar("BBB", D1, -5, low=-6.0)).height == 2
+        stored = night.warehouse.read("select * from data_quality.anomalies order by all")
+        for as_of in (D1, D2, D4):
+            assert quarantine(night.warehouse, SOURCE, night.calendar.known_at(as_of)).is_empty()
+        assert night.warehouse.read("select * from data_quality.anomalies order by all").equals(stored)
+
+    def test_a_run_as_of_the_past_finds_what_a_run_then_would_have_found(self, night: Night) -> None:
+        night(D1, bar("AAA", D1, 10, **BAD))
+        night(D2, bar("AAA", D1, 10), bar("BBB", D2, 7, **BAD))
+        stored = night.warehouse.read("select * exclude recorded_at from data_quality.anomalies order by all")
+        with night.warehouse.transaction() as connection:
+            connection.execute("delete from data_quality.anomalies")
+        for as_of in (D1, D2):
+            quarantine(night.warehouse, SOURCE, night.calendar.known_at(as_of))
+        assert night.warehouse.read("select * exclude recorded_at from data_quality.anomalies order by all").equals(stored)

@@ -1,0 +1,102 @@
+"""Nights in this process, on a real instance under a HOME of their own: a small market that is too young for a model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from quant_assets.clock import trading_calendar
+from quant_assets.settings import Settings, load_settings
+from quant_assets.warehouse import Warehouse
+from quant_assets_tests import command
+
+MARKET = {"QUANT_SYNTHETIC_SYMBOLS": "5", "QUANT_SYNTHETIC_START": "2025-01-02"}
+BEFORE, EVENING = date(2025, 3, 13), date(2025, 3, 14)
+CALENDAR = trading_calendar("XNYS", date(2025, 1, 2))
+EXPORTED = ("DAGSTER_HOME", "QUANT_HOME", "QUANT_WAREHOUSE", "QUANT_LOCK_TIMEOUT_SECONDS", "DO_NOT_TRACK")
+
+
+@dataclass(frozen=True)
+class Desk:
+    """One HOME with its settings and its open instance."""
+
+    settings: Settings
+    instance: dg.DagsterInstance
+
+    @property
+    def home(self) -> Path:
+        return self.settings.home
+
+    @property
+    def warehouse(self) -> Warehouse:
+        return Warehouse(self.settings.warehouse_path, self.settings.source, lock_timeout_seconds=10)
+
+    def read(self, sql: str, **parameters: object) -> pl.DataFrame:
+        return self.warehouse.read(sql, parameters)
+
+    def run(
+        self, first: date = EVENING, last: date | None = None, *, as_of: datetime | None = None, assets: Sequence[str] = (), job: str = "nightly"
+    ) -> dg.ExecuteInProcessResult:
+        """Run the nightly job for a session, or for a range as one run; a failing step is in the result, not raised."""
+        from quant_assets.definitions import defs
+        from quant_assets.resources import DeskResource, WarehouseResource
+
+        tags = {"quant/as_of": (as_of or CALENDAR.known_at(last or first)).isoformat()}
+        if last:
+            tags |= {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
+        partition: dict[str, Any] = {} if last or job != "nightly" else {"partition_key": str(first)}
+        return defs.resolve_job_def(job).execute_in_process(
+            instance=self.instance,
+            tags=tags,
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            resources={"warehouse": WarehouseResource(database=str(self.settings.warehouse_path)), "desk": DeskResource()},
+            asset_selection=[dg.AssetKey.from_user_string(key) for key in assets] or None,
+            raise_on_error=False,
+            **partition,
+        )
+
+
+@contextmanager
+def desk(home: Path, **settings: str) -> Iterator[Desk]:
+    """A desk at work: its settings are the process's environment for the length of the block, its instance is open."""
+    from quant_assets.resources import prepare_home
+
+    home.mkdir(parents=True, exist_ok=True)
+    own = command.environment(home, **MARKET, **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in set(os.environ) - set(own):
+            patch.delenv(name)
+        for name in EXPORTED:
+            patch.setenv(name, "")  # so that what is exported below ends with the block
+        for name, value in own.items():
+            patch.setenv(name, value)
+        patch.chdir(home)  # away from any `.env`
+        loaded = load_settings()
+        prepare_home(loaded)
+        with dg.DagsterInstance.from_config(str(loaded.dagster_home)) as instance:
+            yield Desk(loaded, instance)
+
+
+@cache
+def finished(folder: Path) -> tuple[Path, dg.ExecuteInProcessResult]:
+    """The HOME of a night that has run, once for all tests, and what came of it; copy it before changing anything."""
+    home = folder / "night"
+    with desk(home) as opened:
+        return home, opened.run()
+
+
+def copied(home: Path, target: Path) -> Path:
+    """A HOME like another, to change; its embedded document store is left behind."""
+    shutil.copytree(home, target, ignore=shutil.ignore_patterns("documents"))
+    return target
