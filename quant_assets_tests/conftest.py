@@ -55,7 +55,9 @@ def bar(symbol: str, session: date, close: float = 100.0, **changed: float | Non
     return {"symbol": symbol, "session": session, **values, **changed}
 
 
-def delivery(bars: Iterable[Row], actions: Iterable[Row] = (), *, rejected: Iterable[Row] = (), batch_id: str = "batch", basis: str = "raw") -> Delivery:
+def delivery(
+    bars: Iterable[Row], actions: Iterable[Row] = (), *, rejected: Iterable[Row] = (), batch_id: str = "batch", basis: str = "raw"
+) -> Delivery:
     """A delivery of raw bars, with one receipt whose content hash is the batch's id."""
     frame = pl.DataFrame(list(bars), schema=BARS)
     receipt = {"symbol": None, "status": "landed", "rows": frame.height, "payload_sha256": batch_id, "detail": "one file"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache
@@ -14,7 +14,6 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
-import pytest
 
 from quant_assets.clock import trading_calendar
 from quant_assets.settings import Settings, load_settings
@@ -24,7 +23,6 @@ from quant_assets_tests import command
 MARKET = {"QUANT_SYNTHETIC_SYMBOLS": "5", "QUANT_SYNTHETIC_START": "2025-01-02"}
 BEFORE, EVENING = date(2025, 3, 13), date(2025, 3, 14)
 CALENDAR = trading_calendar("XNYS", date(2025, 1, 2))
-EXPORTED = ("DAGSTER_HOME", "QUANT_HOME", "QUANT_WAREHOUSE", "QUANT_LOCK_TIMEOUT_SECONDS", "DO_NOT_TRACK")
 
 
 @dataclass(frozen=True)
@@ -68,20 +66,27 @@ class Desk:
 
 
 @contextmanager
-def desk(home: Path, **settings: str) -> Iterator[Desk]:
-    """A desk at work: its settings are the process's environment for the length of the block, its instance is open."""
-    from quant_assets.resources import prepare_home
-
+def environment(home: Path, **settings: str) -> Iterator[None]:
+    """The process's environment with these settings alone, and away from any `.env`, for the length of a block."""
     home.mkdir(parents=True, exist_ok=True)
-    own = command.environment(home, **MARKET, **settings)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in set(os.environ) - set(own):
-            patch.delenv(name)
-        for name in EXPORTED:
-            patch.setenv(name, "")  # so that what is exported below ends with the block
-        for name, value in own.items():
-            patch.setenv(name, value)
-        patch.chdir(home)  # away from any `.env`
+    before = dict(os.environ)
+    own = command.environment(home, **MARKET | settings)
+    with chdir(home):
+        try:
+            os.environ.clear()
+            os.environ.update(own)
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+@contextmanager
+def desk(home: Path, **settings: str) -> Iterator[Desk]:
+    """A desk at work: its settings are the environment, and its instance is open, for the length of a block."""
+    with environment(home, **settings):
+        from quant_assets.resources import prepare_home
+
         loaded = load_settings()
         prepare_home(loaded)
         with dg.DagsterInstance.from_config(str(loaded.dagster_home)) as instance:

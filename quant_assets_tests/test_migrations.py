@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import duckdb
+import polars as pl
 import pytest
 
-from quant_assets import migrations
 from quant_assets.errors import WarehouseError
 from quant_assets.migrations import MIGRATIONS, Migration, create_statement, migrate
 from quant_assets.schemas import DAILY_BARS, TABLES, Kind
@@ -36,7 +37,9 @@ def old_database(path: Path) -> None:
 
 def columns(path: Path) -> set[str]:
     with duckdb.connect(path) as connection:
-        return {name for (name,) in connection.execute("select column_name from duckdb_columns() where table_name = 'daily_bars'").fetchall()}
+        return {
+            name for (name,) in connection.execute("select column_name from duckdb_columns() where table_name = 'daily_bars'").fetchall()
+        }
 
 
 def applied(path: Path) -> list[tuple[int, str]]:
@@ -69,20 +72,22 @@ class TestRegression:
     def test_a_change_without_a_migration_is_reported_with_the_difference(self, tmp_path: Path) -> None:
         path = tmp_path / "quant.duckdb"
         old_database(path)
-        with pytest.raises(WarehouseError, match=r"market_data.daily_bars is not as declared, .*'adj_close', 'DOUBLE'.* migration is missing"):
+        with pytest.raises(
+            WarehouseError, match=r"market_data.daily_bars is not as declared, .*'adj_close', 'DOUBLE'.* migration is missing"
+        ):
             Warehouse(path, "files").read("select 1")
         assert "adj_close" not in columns(path)
 
-    def test_a_changed_declaration_is_noticed_though_no_number_is_new(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        path = tmp_path / "quant.duckdb"
-        Warehouse(path, "files").read("select 1")
-        fewer = {name: table for name, table in TABLES.items() if table is not DAILY_BARS}
-        cut = migrations.Table(**{**DAILY_BARS.__dict__, "columns": DAILY_BARS.columns[:-1]})
-        monkeypatch.setattr(migrations, "TABLES", {**fewer, DAILY_BARS.full_name: cut})
-        with pytest.raises(WarehouseError, match=r"differing in \[\('recorded_at', 'TIMESTAMP'\)\]"):
-            Warehouse(path, "files").read("select 1")
+    def test_a_changed_declaration_is_noticed_though_no_number_is_new(self, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+        columns = tuple(replace(column, dtype=pl.Int64) if column.name == "volume" else column for column in DAILY_BARS.columns)
+        monkeypatch.setitem(TABLES, DAILY_BARS.full_name, replace(DAILY_BARS, columns=columns))
+        with pytest.raises(WarehouseError, match=r"daily_bars .* differing in \[\('volume', 'BIGINT'\), \('volume', 'DOUBLE'\)\]"):
+            warehouse.read("select 1")
+
+    def test_a_changed_description_reaches_the_database(self, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(TABLES, DAILY_BARS.full_name, replace(DAILY_BARS, description="What a day's trading came to."))
+        comment = warehouse.read("select comment from duckdb_tables() where table_name = 'daily_bars'").item()
+        assert comment.startswith("What a day's trading came to. Grain: ")
 
     def test_a_database_of_a_newer_version_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "quant.duckdb"
@@ -116,7 +121,9 @@ class TestRegression:
         for source, close in (("files", 1.0), ("o'hara", 2.0), ("files", 1.0)):
             assert Warehouse(path, source).read("select close from data_quality.clean_bars")["close"].to_list() == [close]
             instant = {"t": datetime(2021, 1, 1)}
-            assert Warehouse(path, source).read("select close from data_quality.clean_bars_as_of($t)", instant)["close"].to_list() == [close]
+            assert Warehouse(path, source).read("select close from data_quality.clean_bars_as_of($t)", instant)["close"].to_list() == [
+                close
+            ]
 
     def test_opening_again_changes_nothing(self, warehouse: Warehouse) -> None:
         counter = "select counter from main.changes"

@@ -28,7 +28,9 @@ def imported(tree: ast.AST, everywhere: bool) -> Iterator[str]:
 
 def environment_reads(tree: ast.Module) -> Iterator[str]:
     """The variables that a module reads from the environment, constants of the module resolved."""
-    constants = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)}
+    constants = {
+        node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
     for node in ast.walk(tree):
         key: ast.expr | None = None
         if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and ast.unparse(node.value).endswith("environ"):

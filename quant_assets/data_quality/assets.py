@@ -14,7 +14,7 @@ from quant_assets.schemas import ANOMALIES, DAILY_BARS
 CLEAN_BARS = dg.AssetKey(["data_quality", "clean_bars"])
 ANOMALIES_KEY = dg.AssetKey(["data_quality", "anomalies"])
 
-_bars = table_spec(DAILY_BARS, deps=[ANOMALIES_KEY], owners=DATA_ENGINEERING, kinds={"duckdb", "sql"})
+_bars = table_spec(DAILY_BARS, deps=[BARS, ANOMALIES_KEY], owners=DATA_ENGINEERING, kinds={"duckdb", "sql"})
 
 
 @dg.multi_asset(
@@ -23,6 +23,7 @@ _bars = table_spec(DAILY_BARS, deps=[ANOMALIES_KEY], owners=DATA_ENGINEERING, ki
         _bars.replace_attributes(
             key=CLEAN_BARS,
             group_name="data_quality",
+            metadata={**_bars.metadata, "dagster/table_name": "data_quality.clean_bars"},
             description="The newest version of each bar of the preferred source that no unreleased critical anomaly covers.\n\n"
             "One row is one symbol in one session; key: `symbol`, `session`. A view: `clean_bars_as_of(T)` shows it as of an instant.",
         ),

@@ -12,10 +12,28 @@ from quant_assets.partitions import SESSIONS
 from quant_assets.publishing import outbox as files
 from quant_assets.publishing.documents import signal_documents
 from quant_assets.resources import DeskResource, WarehouseResource
-from quant_assets.schemas import OUTBOX
+from quant_assets.schemas import DAILY_SIGNALS, OUTBOX
 from quant_assets.warehouse import append_ledger
 
 OUTBOX_KEY = dg.AssetKey(["publishing", "outbox"])
+_DOCUMENTED = {column.name: column for column in DAILY_SIGNALS.columns}
+_FIELDS = {
+    "document_id": ("string", "Natural key: signals/SYMBOL/SESSION/HORIZON, the symbol percent-encoded"),
+    "symbol": ("string", ""),
+    "session": ("string", ""),
+    "horizon": ("integer", ""),
+    "probability": ("number", ""),
+    "recommendation": ("string", ""),
+    "scorer": ("string", ""),
+    "contributions": ("list", "Feature, value and contribution of each, largest first"),
+    "mode": ("string", ""),
+    "trained_until": ("string or null", ""),
+    "known_at": ("string", ""),
+    "as_of": ("string", "Instant as of which the document says this; a newer one replaces it"),
+    "schema_version": ("integer", "Grows when the meaning of a field changes"),
+    "lineage": ("object", "Dagster run, model version, feature view with its definition, and deliveries that it came from"),
+}
+"""The document's fields; what the signal's column says of itself is not said again."""
 SIGNALS_COLLECTION = dg.AssetSpec(
     key=["mongodb", "signals"],
     deps=[OUTBOX_KEY],
@@ -24,6 +42,11 @@ SIGNALS_COLLECTION = dg.AssetSpec(
     group_name="publishing",
     kinds={"mongodb"},
     owners=RESEARCH,
+    metadata={
+        "dagster/column_schema": dg.TableSchema(
+            columns=[dg.TableColumn(name, kind, text or _DOCUMENTED[name].description) for name, (kind, text) in _FIELDS.items()]
+        )
+    },
 )
 FILE_METADATA = "file"
 

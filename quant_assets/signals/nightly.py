@@ -1,4 +1,4 @@
-"""The night's signals: tonight by the champion or the heuristic, past sessions by the walk-forward model of their time."""
+"""The night's signals: tonight by the champion or the heuristic, past sessions by a model of their time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quant_assets.errors import QuantAssetsError
 from quant_assets.feature_store.indicators import definition_hash
 from quant_assets.feature_store.store import features_as_of
 from quant_assets.schemas import DAILY_SIGNALS, INSTANT, TECHNICAL_V1
-from quant_assets.signals.champions import MODEL, Champion, champion_for
+from quant_assets.signals.champions import MODEL, Champion, champion_for, champions_for
 from quant_assets.signals.local_copies import load_local_copy
 from quant_assets.signals.scoring import Thresholds, score
 from quant_assets.warehouse import Warehouse, append_versions, query
@@ -41,8 +41,9 @@ def score_night(
 ) -> SignalRun:
     """Score the sessions as of an instant and store what is new; every symbol with features gets a signal.
 
-    Tonight is `live`. Earlier sessions are `replayed`: by the walk-forward predictions of the champion's folds, which
-    had not seen them, else by the heuristic; a session that has signals already keeps them.
+    Tonight is `live`: a signal that was known before the instant gets a new version where it comes out differently, one
+    known at the instant or later stands. Earlier sessions are `replayed`, by a walk-forward prediction whose model had not
+    seen them, else by the champion of their time, else by the heuristic; a session that has signals already keeps them.
     """
     with warehouse.connect() as connection:
         features = features_as_of(connection, as_of, sessions[0], sessions[-1])
@@ -53,13 +54,19 @@ def score_night(
         )
         stored = query(
             connection,
-            "select distinct symbol, session from signals.daily_signals where horizon = $horizon and session between $first and $last",
+            """
+            select symbol, session, max(known_at) as stored_at, arg_max(scorer, known_at) as stored_scorer
+            from signals.daily_signals where horizon = $horizon and session between $first and $last group by symbol, session
+            """,
             {"horizon": horizon, "first": sessions[0], "last": sessions[-1]},
         )
     champion = champion_for(warehouse, horizon, calendar.close(tonight), as_of)
-    live, notes = _live(features.filter(pl.col("session") == tonight), champion, models_path)
-    past = features.filter(pl.col("session") < tonight).join(stored, on=["symbol", "session"], how="anti")
-    replayed = _replayed(warehouse, calendar, past, horizon, as_of)
+    standing = stored.filter((pl.col("session") < tonight) | (pl.col("stored_at") >= as_of))
+    fresh = features.join(standing, on=["symbol", "session"], how="anti")
+    live, notes = _scored(fresh.filter(pl.col("session") == tonight), champion if tonight in sessions else None, models_path, "live")
+    if tonight in sessions and not notes:
+        notes = _remarks(features.filter(pl.col("session") == tonight), standing, champion, tonight, as_of)
+    replayed, replay_notes = _replayed(warehouse, calendar, fresh.filter(pl.col("session") < tonight), horizon, models_path, as_of)
     signals = pl.concat([live, replayed]).join(batches, on=["symbol", "session"])
     stamped = signals.with_columns(
         horizon=pl.lit(horizon, pl.Int32),
@@ -71,38 +78,58 @@ def score_night(
     )
     with warehouse.transaction() as connection:
         written = append_versions(connection, DAILY_SIGNALS, stamped.select(DAILY_SIGNALS.column_names))
-    return SignalRun(written, champion, notes)
+    return SignalRun(written, champion, tuple(dict.fromkeys((*notes, *replay_notes))))
 
 
-def _live(features: pl.DataFrame, champion: Champion | None, models_path: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """Tonight's signals, by the champion where one may score, else by the heuristic with the reason why."""
-    if champion is None:
-        return _marked(score(features, None, None, definition_hash()), "live", None, None), (
-            "no model may score tonight: the heuristic did",
-        )
-    try:
-        booster, contract = load_local_copy(models_path, champion.model_version, champion.model_sha256)
-        scored = score(features, booster, contract, definition_hash())
-    except (QuantAssetsError, OSError) as error:
-        heuristic = _marked(score(features, None, None, definition_hash()), "live", None, None)
-        return heuristic, (f"champion {champion.model_version} may not score, the heuristic did: {error}",)
-    return _marked(scored, "live", champion.model_version, champion.trained_until), ()
+def _scored(features: pl.DataFrame, champion: Champion | None, models_path: Path, mode: str) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Signals by a champion, or by the heuristic where there is none or where it may not score, and then the reason why."""
+    notes: tuple[str, ...] = ()
+    if champion is not None:
+        try:
+            booster, contract = load_local_copy(models_path, champion.model_version, champion.model_sha256)
+            scored = score(features, booster, contract, definition_hash())
+            return _marked(scored, mode, champion.model_version, champion.trained_until), ()
+        except (QuantAssetsError, OSError) as error:
+            notes = (f"champion {champion.model_version} may not score, the heuristic does: {error}",)
+    return _marked(score(features, None, None, definition_hash()), mode, None, None), notes
 
 
-def _replayed(warehouse: Warehouse, calendar: TradingCalendar, features: pl.DataFrame, horizon: int, as_of: datetime) -> pl.DataFrame:
-    """Signals of past sessions: the newest walk-forward prediction whose model was trained before their close."""
+def _remarks(features: pl.DataFrame, standing: pl.DataFrame, champion: Champion | None, tonight: date, as_of: datetime) -> tuple[str, ...]:
+    """What a person should know about tonight where nothing went wrong: nobody to score, nothing to score with, too late."""
     if features.is_empty():
-        return _marked(score(features, None, None, definition_hash()), "replayed", None, None)
+        return (f"no symbol has features on {tonight}: there is nothing to score",)
+    if champion is None:
+        return ("no model may score tonight: the heuristic does",)
+    left = standing.filter((pl.col("session") == tonight) & (pl.col("stored_scorer") == "heuristic")).height
+    if not left:
+        return ()
+    return (
+        f"{left} signals of {tonight} stay as the heuristic made them, for what was known as of {as_of} UTC does not change; "
+        f"a run as of a later instant scores them with model version {champion.model_version}",
+    )
+
+
+def _replayed(
+    warehouse: Warehouse, calendar: TradingCalendar, features: pl.DataFrame, horizon: int, models_path: Path, as_of: datetime
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Signals of past sessions, each by what was trained before its close: the newest prediction, else the champion then."""
+    if features.is_empty():
+        return _scored(features, None, models_path, "replayed")
     first, last = features.select(first=pl.col("session").min(), last=pl.col("session").max()).row(0)
-    predictions = warehouse.read(
-        """
-        select symbol, session, probability, model_version, trained_until from signals.predictions_as_of($as_of)
-        where model = $model and horizon = $horizon and session between $first and $last
-        qualify row_number() over (partition by symbol, session order by known_at desc, recorded_at desc) = 1
-        """,
-        {"as_of": as_of, "model": MODEL, "horizon": horizon, "first": first, "last": last},
-    ).join(calendar.frame(first, last).select("session", "close_at"), on="session")
-    predictions = predictions.filter(pl.col("trained_until") < pl.col("close_at"))
+    closes = calendar.frame(first, last).select("session", "close_at")
+    predictions = (
+        warehouse.read(
+            """
+            select symbol, session, probability, model_version, trained_until, known_at, model_version::bigint as number
+            from signals.predictions_as_of($as_of) where model = $model and horizon = $horizon and session between $first and $last
+            """,
+            {"as_of": as_of, "model": MODEL, "horizon": horizon, "first": first, "last": last},
+        )
+        .join(closes, on="session")
+        .filter(pl.col("trained_until") < pl.col("close_at"))
+        .sort("known_at", "number")
+        .unique(["symbol", "session"], keep="last")
+    )
     seen = features.select("symbol", "session").join(predictions, on=["symbol", "session"])
     by_model = seen.select(
         "symbol",
@@ -115,8 +142,15 @@ def _replayed(warehouse: Warehouse, calendar: TradingCalendar, features: pl.Data
         "model_version",
         "trained_until",
     )
-    unseen = features.join(seen, on=["symbol", "session"], how="anti")
-    return pl.concat([by_model, _marked(score(unseen, None, None, definition_hash()), "replayed", None, None)])
+    unseen = features.join(seen, on=["symbol", "session"], how="anti").join(closes, on="session")
+    champions = champions_for(warehouse, horizon, unseen["close_at"].unique().to_list(), as_of)
+    parts, notes = [by_model], list[str]()
+    for champion in dict.fromkeys([*champions.values(), None]):
+        its_closes = [close for close in unseen["close_at"].unique() if champions.get(close) == champion]
+        scored, why = _scored(unseen.filter(pl.col("close_at").is_in(its_closes)), champion, models_path, "replayed")
+        parts.append(scored)
+        notes.extend(why)
+    return pl.concat(parts), tuple(notes)
 
 
 def _marked(scored: pl.DataFrame, mode: str, model_version: str | None, trained_until: datetime | None) -> pl.DataFrame:

@@ -22,7 +22,9 @@ def frame(*rows: tuple[object, ...]) -> pl.DataFrame:
 
 def series(symbol: str, first: int, last: int, offset: float = 0.0, volume: float | None = 500.0) -> list[tuple[object, ...]]:
     """Bars of a symbol on DAYS[first:last], which equal another symbol's of the same offset."""
-    return [(symbol, DAYS[n], 10.0 + n + offset, 12.0 + n + offset, 9.0 + n + offset, 11.0 + n + offset, volume) for n in range(first, last)]
+    return [
+        (symbol, DAYS[n], 10.0 + n + offset, 12.0 + n + offset, 9.0 + n + offset, 11.0 + n + offset, volume) for n in range(first, last)
+    ]
 
 
 def found(findings: pl.DataFrame) -> list[tuple[str, date]]:
@@ -50,7 +52,9 @@ class TestRegression:
         findings = ohlc_order(frame(("AAA", DAYS[0], *prices, 5)))
         assert found(findings) == [("AAA", DAYS[0])] * broken
 
-    @pytest.mark.parametrize(("prices", "broken"), [((1, 1, 1, 1), False), ((1, 1, 0, 1), True), ((-1, 1, -1, 1), True), ((1, 1, 1, None), True)])
+    @pytest.mark.parametrize(
+        ("prices", "broken"), [((1, 1, 1, 1), False), ((1, 1, 0, 1), True), ((-1, 1, -1, 1), True), ((1, 1, 1, None), True)]
+    )
     def test_prices_are_positive(self, prices: tuple[float, ...], broken: bool) -> None:
         findings = non_positive_price(frame(("AAA", DAYS[0], *prices, 5)))
         assert found(findings) == [("AAA", DAYS[0])] * broken
@@ -79,7 +83,9 @@ class TestRegression:
         assert found(findings) == [(symbol, day) for symbol in ("AAA", "BBB") for day in DAYS[:7]]
         instants = dict(findings.filter(pl.col("symbol") == "AAA").select("session", "known_at").iter_rows())
         assert instants == {**dict.fromkeys(DAYS[:5], at(4)), DAYS[5]: at(5), DAYS[6]: at(6)}
-        assert set(findings["detail"]) == {f"the same open, high, low, close and volume as {twin} for 5 sessions or more" for twin in ("AAA", "BBB")}
+        assert set(findings["detail"]) == {
+            f"the same open, high, low, close and volume as {twin} for 5 sessions or more" for twin in ("AAA", "BBB")
+        }
 
     def test_a_series_completed_by_a_late_bar_is_found_when_that_bar_is_known(self) -> None:
         bars = frame(*series("AAA", 0, 6), *series("BBB", 0, 6))
@@ -98,7 +104,9 @@ class TestRegression:
     def test_a_session_that_differs_breaks_the_run(self) -> None:
         rows = [*series("AAA", 0, 9), *series("BBB", 0, 4), *series("BBB", 4, 5, offset=0.5), *series("BBB", 5, 9)]
         assert identical_series(frame(*rows)).is_empty()
-        assert found(identical_series(frame(*rows), sessions_in_a_row=4)) == [(s, d) for s in ("AAA", "BBB") for d in (*DAYS[:4], *DAYS[5:9])]
+        assert found(identical_series(frame(*rows), sessions_in_a_row=4)) == [
+            (s, d) for s in ("AAA", "BBB") for d in (*DAYS[:4], *DAYS[5:9])
+        ]
 
     def test_real_bars_break_the_known_rules_only(self) -> None:
         panel = sp500_panel()

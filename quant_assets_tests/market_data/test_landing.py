@@ -142,7 +142,9 @@ class TestRegression:
             (D2, 13, known[D2] + 2 * TICK, "observed"),
         ]
 
-    def test_a_change_seen_in_a_run_as_of_the_past_does_not_alter_what_was_known_since(self, desk: Desk, known: dict[date, datetime]) -> None:
+    def test_a_change_seen_in_a_run_as_of_the_past_does_not_alter_what_was_known_since(
+        self, desk: Desk, known: dict[date, datetime]
+    ) -> None:
         desk.has(bar("AAA", D1, 10), bar("AAA", D4, 11))
         desk.land(D4)
         desk.has(bar("AAA", D1, 9), bar("AAA", D2, 8))
@@ -177,7 +179,9 @@ class TestRegression:
         desk.has(bar("AAA", D4))
         desk.actions = [action("AAA", D2, 3.0), action("AAA", D3, 0.5, "dividend"), action("AAA", D3, 4.0)]
         assert desk.land(D4).actions == 2
-        rows = desk.warehouse.read("select session, kind, value, known_at from market_data.corporate_actions order by session, kind, known_at")
+        rows = desk.warehouse.read(
+            "select session, kind, value, known_at from market_data.corporate_actions order by session, kind, known_at"
+        )
         assert rows.rows() == [
             (D2, "split", 2.0, known[D2]),
             (D2, "split", 3.0, known[D4]),
@@ -265,7 +269,9 @@ class TestProperties:
         as_of = "select * from market_data.daily_bars_as_of($t) order by symbol, session"
         nights = [D1, D2, D2, D3, D3, D3, D4, D2, D5, D5]
         for number, night in enumerate(nights):
-            desk.has(*(bar("AAA", session, 10 + (number * 7 + n) % 3) for n, session in enumerate((D1, D2, D3, D4, D5)) if session <= night))
+            desk.has(
+                *(bar("AAA", session, 10 + (number * 7 + n) % 3) for n, session in enumerate((D1, D2, D3, D4, D5)) if session <= night)
+            )
             if number % 3:  # now and then another symbol: some of its bars fill holes
                 desk.has(bar("BBB", (D1, D2, D4)[number % 3], number))
             desk.land(night)
