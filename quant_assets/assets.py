@@ -18,7 +18,14 @@ RESEARCH = ["team:quant-research"]
 
 
 def table_spec(
-    table: Table, *, deps: Iterable[object] = (), owners: list[str], kinds: set[str], daily: bool = True, skippable: bool = False
+    table: Table,
+    *,
+    deps: Iterable[object] = (),
+    owners: list[str],
+    kinds: set[str],
+    daily: bool = True,
+    skippable: bool = False,
+    code_version: str | None = None,
 ) -> dg.AssetSpec:
     """The asset of a declared table: its key is the table's name, its column schema the declaration."""
     clock = f"Clock: `{table.clock}`."
@@ -31,6 +38,7 @@ def table_spec(
         kinds=kinds,
         partitions_def=SESSIONS if daily else None,
         skippable=skippable,
+        code_version=code_version,
         metadata={
             "dagster/table_name": table.full_name,
             "dagster/column_schema": dg.TableSchema(

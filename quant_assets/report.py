@@ -98,7 +98,7 @@ def summary(
         _evidence(console, settings)
         if _nothing_new(done):
             console.print("Nothing had changed since the last run: no new bar, feature, signal or document.")
-    for warning in warnings:
+    for warning in (*_recorded_faults(done), *warnings):
         console.print(f"Warning: {warning}", markup=False, soft_wrap=True)
     if failure:
         console.print(f"Failed after {seconds:.1f} s. {failure}", markup=False, soft_wrap=True)
@@ -160,6 +160,17 @@ def _warehouse(settings: Settings) -> Warehouse:
 def _reasons(contributions: str | None) -> str:
     parts = json.loads(contributions or "[]")[:2]
     return ", ".join(f"{part['feature']} {part['contribution']:+.3f}" for part in parts)
+
+
+def _recorded_faults(done: dict[str, dict[str, Any]]) -> list[str]:
+    """What was recorded rather than raised, and where to read it."""
+    landed, judged = done.get("market_data/daily_bars", {}), done.get("data_quality/clean_bars", {})
+    faults = [
+        (landed.get("failed_requests"), "files or symbols gave no bars: see market_data.fetch_ledger"),
+        (landed.get("rejected_rows"), "rows were no bars: see market_data.rejected_rows"),
+        (judged.get("held_back"), "bars are held back: see data_quality.anomalies"),
+    ]
+    return [f"{count:,} {where}." for count, where in faults if count]
 
 
 def _nothing_new(done: dict[str, dict[str, Any]]) -> bool:

@@ -155,7 +155,7 @@ class TestRegression:
         else:
             partitions = defs.resolve_job_def("nightly").partitions_def
             assert isinstance(partitions, dg.DailyPartitionsDefinition)
-            assert partitions.get_last_partition_key(current_time=evening) == str(wanted)
+            assert partitions.get_partition_keys(current_time=evening)[-1] == str(wanted)
 
     def test_other_exchanges_by_setting(self, defs: dg.Definitions) -> None:
         golden_week, boxing_day = date(2025, 5, 5), date(2025, 12, 26)
@@ -228,7 +228,7 @@ class TestProperties:
         calendar = calendar_of(settings)
         minute, hour = (int(field) for field in nightly_cron(calendar).split()[:2])
         partitions = daily_sessions(settings)
-        first, last = date(2025, 1, 1), date(2025, 12, 31)
+        first, last = date(2025, 1, 13), date(2025, 12, 31)
         asked = []
         for day in pl.date_range(first, last, eager=True):
             outcome = tick(name, calendar.timezone, day, hour, minute)
@@ -236,7 +236,7 @@ class TestProperties:
                 assert outcome.partition_key == str(day)
                 asked.append(day)
                 moment = datetime(day.year, day.month, day.day, hour, minute, tzinfo=ZoneInfo(calendar.timezone))
-                assert partitions.get_last_partition_key(current_time=moment) == str(day)
+                assert partitions.get_partition_keys(current_time=moment)[-1] == str(day)
         assert asked == list(calendar.between(first, last))
 
     @pytest.mark.parametrize("name", ["XNYS", "XTKS"])
@@ -244,12 +244,12 @@ class TestProperties:
         from quant_assets.partitions import daily_sessions
 
         partitions = daily_sessions(load_settings(calendar=name))
-        calendar = trading_calendar(name, date(2021, 11, 22))
+        calendar = trading_calendar(name, date(2025, 1, 2))
         noon = datetime(2025, 10, 8, 12, tzinfo=ZoneInfo(calendar.timezone))
         for days in range(10):
             today = (noon + timedelta(days=days)).date()
             keys = partitions.get_partition_keys(current_time=noon + timedelta(days=days))
-            sessions = [str(session) for session in calendar.between(date(2021, 11, 22), today)]
+            sessions = [str(session) for session in calendar.between(date(2025, 1, 2), today)]
             # On a closed day Dagster offers the next session already; a run for it is refused until it is known.
             assert keys[: len(sessions)] == sessions
             assert len(keys) - len(sessions) <= (0 if calendar.is_session(today) else 1)

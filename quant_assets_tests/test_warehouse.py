@@ -250,11 +250,16 @@ class TestProperties:
     @pytest.mark.parametrize("interruption", [ValueError, KeyboardInterrupt])
     def test_what_breaks_off_leaves_nothing(self, warehouse: Warehouse, interruption: type[BaseException]) -> None:
         append(warehouse, action(2.0, T1))
-        with pytest.raises(interruption), warehouse.transaction() as connection:
-            append_versions(connection, CORPORATE_ACTIONS, action(3.0, T2))
-            append_ledger(connection, OUTBOX, outbox("a"))
-            rewrite_current(connection, LABELS, labels(label("AAA", EX, 0.1)), pl.DataFrame({"symbol": ["AAA"]}))
-            raise interruption
+
+        def write() -> None:
+            with warehouse.transaction() as connection:
+                append_versions(connection, CORPORATE_ACTIONS, action(3.0, T2))
+                append_ledger(connection, OUTBOX, outbox("a"))
+                rewrite_current(connection, LABELS, labels(label("AAA", EX, 0.1)), pl.DataFrame({"symbol": ["AAA"]}))
+                raise interruption
+
+        with pytest.raises(interruption):
+            write()
         assert versions(warehouse) == [(2.0, T1)]
         counts = "select (select count(*) from publishing.outbox), (select count(*) from feature_store.labels)"
         assert warehouse.read(counts).row(0) == (0, 0)

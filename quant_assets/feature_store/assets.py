@@ -40,7 +40,13 @@ def _result(
 
 @dg.multi_asset(
     specs=[
-        table_spec(TECHNICAL_V1, deps=[CLEAN_BARS, ["market_data", "corporate_actions"]], owners=RESEARCH, kinds={"duckdb", "polars"}),
+        table_spec(
+            TECHNICAL_V1,
+            code_version=definition_hash()[:12],
+            deps=[CLEAN_BARS, ["market_data", "corporate_actions"]],
+            owners=RESEARCH,
+            kinds={"duckdb", "polars"},
+        ),
         table_spec(VIEW_BUILDS, deps=[FEATURES], owners=RESEARCH, kinds={"duckdb"}),
         table_spec(LABELS, deps=[CLEAN_BARS, ["market_data", "corporate_actions"]], owners=RESEARCH, kinds={"duckdb", "polars"}),
     ],

@@ -34,10 +34,15 @@ class Refresh:
     rows_per_session: pl.DataFrame
 
 
+UNCHANGED = Refresh(0, 0, 0, pl.DataFrame(schema={"session": pl.Date, "rows": pl.get_index_type()}))
+
+
 def refresh_technical(warehouse: Warehouse, run_id: str) -> Refresh:
     """Bring `feature_store.technical_v1` up to date with the clean bars; a changed definition rebuilds all of it."""
     with warehouse.connect() as connection:
         stale = _stale(connection, TECHNICAL_V1, _EXPECTED, definition_hash())
+        if stale.is_empty():
+            return UNCHANGED
         bars, actions = _history(connection, stale)
     computed = technical_v1(forward_adjusted(bars, actions)).join(bars.select("symbol", "session", "known_at"), on=["symbol", "session"])
     return _store(warehouse, TECHNICAL_V1, computed, stale, definition_hash(), run_id)
@@ -51,6 +56,8 @@ def refresh_labels(warehouse: Warehouse, calendar: TradingCalendar, run_id: str)
         connection.register("sessions", sessions)
         stale = _stale(connection, LABELS, _EXPECTED_LABELS, definition)
         connection.unregister("sessions")
+        if stale.is_empty():
+            return UNCHANGED
         bars, actions = _history(connection, stale)
     computed = labels(forward_adjusted(bars, actions), sessions)
     return _store(warehouse, LABELS, computed, stale, definition, run_id)
@@ -201,13 +208,12 @@ def _history(connection: Connection, stale: pl.DataFrame) -> tuple[pl.DataFrame,
 
 
 def _store(warehouse: Warehouse, table: Table, computed: pl.DataFrame, stale: pl.DataFrame, definition: str, run_id: str) -> Refresh:
-    """Replace the stale rows and, when anything changed, note with which definition the view was built."""
+    """Replace the stale rows and note with which definition the view was built."""
     rows = computed.join(stale, on="symbol").filter(pl.col("session") >= pl.col("from_session")).select(table.column_names)
     with warehouse.transaction() as connection:
         written, removed = rewrite_current(connection, table, rows, stale)
-        if stale.height:
-            build = {"view": table.name, "recorded_at": utc_now(), "definition_hash": definition, "rows": written, "run_id": run_id}
-            append_ledger(connection, VIEW_BUILDS, pl.DataFrame([build], schema=VIEW_BUILDS.polars_schema))
+        build = {"view": table.name, "recorded_at": utc_now(), "definition_hash": definition, "rows": written, "run_id": run_id}
+        append_ledger(connection, VIEW_BUILDS, pl.DataFrame([build], schema=VIEW_BUILDS.polars_schema))
     return Refresh(stale.height, written, removed, rows.group_by("session").len("rows").sort("session"))
 
 

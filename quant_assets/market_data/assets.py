@@ -38,7 +38,7 @@ def market_data(
         "new_bars": landing.new,
         "restated_bars": landing.restated,
         "rejected_rows": landing.rejected,
-        "failed_files": landing.failed_files,
+        "failed_requests": landing.failed_requests,
         "symbols": landing.symbols,
         "batch_id": landing.batch_id,
         "source": delivery.source,

@@ -23,7 +23,7 @@ class Landing:
     restated: int
     actions: int
     rejected: int
-    failed_files: int
+    failed_requests: int
     symbols: int
     batch_id: str
     rows_per_session: pl.DataFrame
@@ -64,7 +64,7 @@ def land(warehouse: Warehouse, delivery: Delivery, calendar: TradingCalendar, as
         restated=int(written["was_known"].sum()),
         actions=actions_written.height,
         rejected=delivery.rejected.height,
-        failed_files=delivery.receipts.filter(pl.col("status") == "failed").height,
+        failed_requests=delivery.receipts.filter(pl.col("status") == "failed").height,
         symbols=delivery.bars["symbol"].n_unique(),
         batch_id=delivery.batch_id,
         rows_per_session=written.group_by("session").len("rows").sort("session"),

@@ -289,7 +289,7 @@ def random_night(desk: Desk, random: np.random.Generator) -> None:
 
 
 class TestProperties:
-    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize("seed", range(2))
     def test_random_histories(self, open_warehouse: Warehouse, calendar: TradingCalendar, seed: int) -> None:
         random = np.random.default_rng(seed)
         warehouse = open_warehouse

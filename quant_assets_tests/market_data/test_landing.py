@@ -208,7 +208,7 @@ class TestRegression:
 
     def test_a_session_outside_the_calendar_is_refused_with_the_table_named(self, desk: Desk) -> None:
         batch = delivery([bar("AAA", date(2020, 3, 1))])
-        with pytest.raises(SchemaMismatch, match="market_data.daily_bars: known_at has 1 nulls"):
+        with pytest.raises(SchemaMismatch, match=r"market_data\.daily_bars: known_at has 1 nulls"):
             land(desk.warehouse, batch, desk.calendar, desk.calendar.known_at(D1), "run")
 
     def test_the_default_instant_is_the_last_session_or_a_later_change(self, desk: Desk, known: dict[date, datetime]) -> None:

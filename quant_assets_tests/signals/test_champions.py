@@ -1,0 +1,143 @@
+"""Champions: the ledger alone says which version may score a session, and never one that could have seen it."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quant_assets.schemas import PROMOTIONS
+from quant_assets.signals.champions import MODEL, Champion, champion_for, champions_for
+from quant_assets.warehouse import Warehouse, append_ledger
+
+CLOSE = datetime(2024, 3, 5, 21)
+NOON = CLOSE - timedelta(hours=4)
+EVENING = CLOSE + timedelta(minutes=30)
+NEXT_CLOSE = CLOSE + timedelta(days=1)
+LATER = datetime(2030, 1, 1)
+
+
+def promote(
+    warehouse: Warehouse, version: int, promoted_at: datetime, trained_until: datetime, horizon: int = 1, model: str = MODEL
+) -> None:
+    """One row of the ledger; only what a champion is told by matters."""
+    row = {
+        "model": model, "model_version": str(version), "promoted_at": promoted_at, "trained_until": trained_until, "horizon": horizon,
+        "feature_view": "technical_v1", "definition_hash": f"definition-{version}", "fingerprint": f"fingerprint-{version}",
+        "model_sha256": f"sha-{version}", "mlflow_run_id": "", "evidence": "{}", "run_id": "", "recorded_at": datetime(2024, 1, 1),
+    }  # fmt: skip
+    with warehouse.transaction() as connection:
+        assert append_ledger(connection, PROMOTIONS, pl.DataFrame([row], schema=PROMOTIONS.polars_schema)) == 1
+
+
+def champion(warehouse: Warehouse, close: datetime, as_of: datetime = LATER, horizon: int = 1) -> str | None:
+    found = champion_for(warehouse, horizon, close, as_of)
+    return found.model_version if found else None
+
+
+class TestRegression:
+    def test_nobody_was_promoted(self, warehouse: Warehouse) -> None:
+        assert champion_for(warehouse, 1, CLOSE, LATER) is None
+        assert champions_for(warehouse, 1, [], LATER) == {}
+
+    def test_what_was_known_at_the_close_is_too_much(self, warehouse: Warehouse) -> None:
+        promote(warehouse, 1, EVENING, CLOSE)
+        assert champion(warehouse, CLOSE) is None
+        promote(warehouse, 2, EVENING, CLOSE - timedelta(microseconds=1))
+        assert champion_for(warehouse, 1, CLOSE, LATER) == Champion("2", CLOSE - timedelta(microseconds=1), "definition-2", "sha-2")
+
+    def test_promoted_before_the_close_wins_over_later(self, warehouse: Warehouse) -> None:
+        promote(warehouse, 1, NOON - timedelta(days=9), NOON - timedelta(days=10))
+        promote(warehouse, 2, NOON, NOON - timedelta(days=1))
+        promote(warehouse, 3, EVENING, NOON)
+        assert champion(warehouse, CLOSE) == "2"
+        assert champion(warehouse, NOON) == "1"
+        assert champion(warehouse, NEXT_CLOSE) == "3"
+        assert {close: found.model_version for close, found in champions_for(warehouse, 1, [NOON, CLOSE, CLOSE, NEXT_CLOSE], LATER).items()} == {
+            NOON: "1", CLOSE: "2", NEXT_CLOSE: "3",
+        }  # fmt: skip
+
+    def test_promoted_at_the_close_is_not_before_it(self, warehouse: Warehouse) -> None:
+        promote(warehouse, 1, NOON, NOON - timedelta(days=1))
+        promote(warehouse, 2, CLOSE, NOON - timedelta(days=1))
+        assert champion(warehouse, CLOSE) == "1"
+
+    def test_training_again_on_the_same_evening_changes_tomorrow_only(self, warehouse: Warehouse) -> None:
+        """Version 10 and 9 share their instant: the number tells which came last, as a number and not as text."""
+        promote(warehouse, 9, EVENING, NOON)
+        assert champion(warehouse, CLOSE) == "9"
+        promote(warehouse, 10, EVENING, NOON)
+        assert (champion(warehouse, CLOSE), champion(warehouse, NEXT_CLOSE)) == ("9", "10")
+        promote(warehouse, 11, EVENING + timedelta(hours=2), NOON)
+        assert (champion(warehouse, CLOSE), champion(warehouse, NEXT_CLOSE)) == ("9", "11")
+
+    def test_as_of_an_instant_later_promotions_are_unknown(self, warehouse: Warehouse) -> None:
+        promote(warehouse, 1, EVENING, NOON)
+        assert champion(warehouse, CLOSE, as_of=EVENING - timedelta(microseconds=1)) is None
+        assert champion(warehouse, CLOSE, as_of=EVENING) == "1"
+        promote(warehouse, 2, EVENING + timedelta(hours=1), NOON)
+        assert champion(warehouse, NEXT_CLOSE, as_of=EVENING) == "1"
+
+    def test_horizons_and_models_are_apart(self, warehouse: Warehouse) -> None:
+        promote(warehouse, 1, NOON, NOON - timedelta(days=9), horizon=1)
+        promote(warehouse, 2, NOON, NOON - timedelta(days=9), horizon=5)
+        promote(warehouse, 3, NOON, NOON - timedelta(days=9), model="regime")
+        assert (champion(warehouse, CLOSE, horizon=1), champion(warehouse, CLOSE, horizon=5)) == ("1", "2")
+        assert champion(warehouse, CLOSE, horizon=20) is None
+
+    def test_promoted_again_is_champion_again(self, warehouse: Warehouse) -> None:
+        promote(warehouse, 1, NOON - timedelta(days=3), NOON - timedelta(days=9))
+        promote(warehouse, 2, NOON - timedelta(days=2), NOON - timedelta(days=9))
+        promote(warehouse, 1, NOON - timedelta(days=1), NOON - timedelta(days=9))
+        assert champion(warehouse, CLOSE) == "1"
+        assert champion(warehouse, CLOSE - timedelta(days=1)) == "2"
+
+    def test_the_ledger_decides_without_mlflow(self, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "mlflow", None)  # from here on importing it fails
+        promote(warehouse, 1, NOON, NOON - timedelta(days=1))
+        assert champion(warehouse, CLOSE) == "1"
+
+
+HOURS = st.integers(0, 12)
+LEDGER = st.lists(st.tuples(st.integers(1, 12), HOURS, HOURS, st.sampled_from([1, 5])), max_size=8, unique_by=lambda row: row[0])
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    return Warehouse(tmp_path_factory.mktemp("ledger") / "quant.duckdb", "files")
+
+
+def at(hour: int) -> datetime:
+    return CLOSE + timedelta(hours=hour)
+
+
+class TestProperties:
+    @given(ledger=LEDGER, close=HOURS, as_of=HOURS)
+    @settings(max_examples=25, deadline=None)
+    def test_equals_the_rule_read_aloud(self, shared: Warehouse, ledger: list[tuple[int, int, int, int]], close: int, as_of: int) -> None:
+        with shared.transaction() as connection:
+            connection.execute("delete from signals.promotions")
+        for version, promoted, trained, horizon in ledger:
+            promote(shared, version, at(promoted), at(trained), horizon)
+        may = sorted(
+            (promoted, version) for version, promoted, trained, horizon in ledger if horizon == 1 and trained < close and promoted <= as_of
+        )
+        before, after = [row for row in may if row[0] < close], [row for row in may if row[0] >= close]
+        wanted = before[-1] if before else after[0] if after else None
+        assert champion(shared, at(close), at(as_of)) == (str(wanted[1]) if wanted else None)
+        if wanted:
+            newest = max(version for version, *_ in ledger) + 1
+            promote(shared, newest, at(max(close, *(row[1] for row in ledger))), at(-1))
+            assert champion(shared, at(close), LATER) == str(wanted[1] if before else after[0][1]), (
+                "a later promotion took over a scored session"
+            )
+
+
+def test_module_needs_no_path(tmp_path: Path) -> None:
+    """A ledger that is not there yet has no champion: the first night asks before anything was trained."""
+    assert champion_for(Warehouse(tmp_path / "new" / "quant.duckdb", "files"), 1, CLOSE, LATER) is None
