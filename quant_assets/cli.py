@@ -32,11 +32,16 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run works on, decided before anything is written: the instant, and the first and last session."""
+    """What a run works on, decided before anything is written: the instant, and the first and last session.
+
+    An instant that was asked for is kept to the microsecond (`explicit`); otherwise a restatement that lands during
+    the run moves it, so that the night already works with what it has just learned.
+    """
 
     as_of: datetime
     first: date
     last: date
+    explicit: bool
 
 
 @contextmanager
@@ -90,7 +95,7 @@ def train(as_of: str | None) -> None:
     with exit_codes():
         settings = load_settings()
         plan = make_plan(settings, as_of, None, None)
-        result = execute_job(settings, "retrain", plan, tags={})
+        result = execute_job(settings, "retrain", plan)
         if not result.success:
             raise QuantAssetsError(f"Training failed: {failure_text(result)}")
         for event in result.all_events:
@@ -161,7 +166,7 @@ def make_plan(settings: Settings, as_of: str | None, first: str | None, last: st
         begin = within[0]
     if begin < settings.first_session_floor:
         raise ConfigurationError(f"{begin} lies before QUANT_START={settings.first_session_floor}; set QUANT_START to it or earlier.")
-    return Plan(instant, begin, end)
+    return Plan(instant, begin, end, explicit=bool(as_of or last))
 
 
 def run_nightly(settings: Settings, plan: Plan, select: str | None, started: float) -> bool:
@@ -170,19 +175,20 @@ def run_nightly(settings: Settings, plan: Plan, select: str | None, started: flo
     from quant_assets.report import Progress, summary
 
     with Progress() as progress:
-        result = execute_job(settings, "nightly", plan, tags={}, select=select, progress=progress)
+        result = execute_job(settings, "nightly", plan, select=select, progress=progress)
         external = settings.mongodb_uri.get_secret_value()
         with nullcontext(external) if external else running(settings.home):
             notes = evaluate_sensors(progress)
-    stages = [(key, dict(metadata)) for key, metadata in materializations(result)]
+    stages = dict(materializations(result))
+    as_of = datetime.fromisoformat(stages.get("signals/daily_signals", {}).get("as_of", plan.as_of.isoformat()))
     warnings = [f"{key}: {name} did not pass. {text}" for key, name, text in failed_checks(result)]
     failure = "" if result.success else failure_text(result)
-    summary(settings, plan.as_of, plan.last, stages, warnings + notes, failure, time.monotonic() - started)
+    summary(settings, as_of, plan.last, stages, warnings + notes, failure, time.monotonic() - started)
     return bool(result.success)
 
 
 def execute_job(
-    settings: Settings, name: str, plan: Plan, tags: dict[str, str], select: str | None = None, progress: Progress | None = None
+    settings: Settings, name: str, plan: Plan, select: str | None = None, progress: Progress | None = None
 ) -> dg.ExecuteInProcessResult:
     """Run a job in this process on the instance under HOME; a failing step is in the result, not raised."""
     import dagster as dg
@@ -197,7 +203,7 @@ def execute_job(
 
     job = defs.resolve_job_def(name)
     partition: dict[str, Any] = {}
-    tags = {AS_OF_TAG: plan.as_of.isoformat(), **tags}
+    tags: dict[str, str] = {AS_OF_TAG: plan.as_of.isoformat()} if plan.explicit else {}
     if name == "nightly" and plan.first == plan.last:
         partition = {"partition_key": str(plan.last)}
     elif name == "nightly":

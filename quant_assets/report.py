@@ -75,20 +75,19 @@ def summary(
     settings: Settings,
     as_of: datetime,
     session: date,
-    stages: Sequence[tuple[str, dict[str, Any]]],
+    stages: dict[str, dict[str, Any]],
     warnings: Sequence[str],
     failure: str,
     seconds: float,
 ) -> None:
     """Print what each stage did, the strongest signals of the session, and where to look next."""
     console = wide_console()
-    done = dict(stages)
     table = Table(box=SIMPLE_HEAD, title=f"Session {session}, as of {as_of:%Y-%m-%d %H:%M} UTC", title_justify="left")
     table.add_column("asset")
     table.add_column("what came of it")
     for key, names in SHOWN.items():
-        if key in done:
-            found = done[key]
+        if key in stages:
+            found = stages[key]
             table.add_row(
                 key, ", ".join(f"{WORDS.get(name, name).replace('_', ' ')} {_number(found[name])}" for name in names if name in found)
             )
@@ -96,9 +95,9 @@ def summary(
     if not failure:
         _signals(console, settings, session, as_of)
         _evidence(console, settings)
-        if _nothing_new(done):
+        if _nothing_new(stages):
             console.print("Nothing had changed since the last run: no new bar, feature, signal or document.")
-    for warning in (*_recorded_faults(done), *warnings):
+    for warning in (*_recorded_faults(stages), *warnings):
         console.print(f"Warning: {warning}", markup=False, soft_wrap=True)
     if failure:
         console.print(f"Failed after {seconds:.1f} s. {failure}", markup=False, soft_wrap=True)

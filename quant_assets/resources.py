@@ -28,7 +28,12 @@ from quant_assets.warehouse import Warehouse
 
 AS_OF_TAG = "quant/as_of"
 PROCESS_TAG = "quant/process"
-UNFINISHED = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING]
+UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,  # of a command, which claims its run as it makes it
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
 
 class WarehouseResource(DuckDBResource):
@@ -164,9 +169,14 @@ def _new_dagster_home(folder: Path) -> None:
         instance.get_asset_keys()
 
 
+def claim(run_id: str) -> dict[str, str]:
+    """The tag that tells which process works on a run. It names the run too, for a run that repeats another gets its tags."""
+    return {PROCESS_TAG: f"{process_identity(os.getpid())}:{run_id}"}
+
+
 def claim_run(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Note on a run which process works on it. The note names the run too, for a run that repeats another gets its tags."""
-    instance.add_run_tags(run_id, {PROCESS_TAG: f"{process_identity(os.getpid())}:{run_id}"})
+    """Note on a run that is there already that this process works on it."""
+    instance.add_run_tags(run_id, claim(run_id))
 
 
 def process_identity(pid: int) -> str:

@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     dagster_port: int = Field(3000, ge=1, le=65535)
     mlflow_port: int = Field(5000, ge=1, le=65535)
 
-    mlflow_tracking_uri: str = Field("", validation_alias=_shared("MLFLOW_TRACKING_URI"))
+    mlflow_tracking_uri: SecretStr = Field(SecretStr(""), validation_alias=_shared("MLFLOW_TRACKING_URI"))
     mongodb_uri: SecretStr = Field(SecretStr(""), validation_alias=_shared("MONGODB_URI"))
     mongodb_database: str = Field("quant_assets", validation_alias=_shared("MONGODB_DATABASE"))
     webhook_url: SecretStr = Field(SecretStr(""), validation_alias=_shared("WEBHOOK_URL"))
@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     @property
     def mlflow_uri(self) -> str:
         """MLflow's tracking and registry store: the setting, else sqlite under HOME."""
-        return self.mlflow_tracking_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+        return self.mlflow_tracking_uri.get_secret_value() or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
 
     @property
     def dagster_url(self) -> str:
@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     @property
     def mlflow_url(self) -> str:
         """Where MLflow's pages are: the tracking server (without user and password), or what `make ui` serves."""
-        parts = urlsplit(self.mlflow_tracking_uri)
+        parts = urlsplit(self.mlflow_tracking_uri.get_secret_value())
         if parts.scheme in ("http", "https"):
             return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
         return f"http://127.0.0.1:{self.mlflow_port}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,19 @@ class Desk:
     def warehouse(self) -> Warehouse:
         return Warehouse(self.settings.warehouse_path, self.settings.source, lock_timeout_seconds=10)
 
+    @cached_property
+    def definitions(self) -> dg.Definitions:
+        """The code location's, bound to this desk's warehouse."""
+        from quant_assets import definitions
+        from quant_assets.resources import DeskResource, WarehouseResource
+
+        return dg.Definitions(
+            assets=definitions.defs.assets,
+            asset_checks=definitions.defs.asset_checks,
+            jobs=[definitions.nightly, definitions.retrain],
+            resources={"warehouse": WarehouseResource(database=str(self.settings.warehouse_path)), "desk": DeskResource()},
+        )
+
     def read(self, sql: str, **parameters: object) -> pl.DataFrame:
         return self.warehouse.read(sql, parameters)
 
@@ -47,19 +60,16 @@ class Desk:
         self, first: date = EVENING, last: date | None = None, *, as_of: datetime | None = None, assets: Sequence[str] = (), job: str = "nightly"
     ) -> dg.ExecuteInProcessResult:
         """Run the nightly job for a session, or for a range as one run; a failing step is in the result, not raised."""
-        from quant_assets.definitions import defs
-        from quant_assets.resources import DeskResource, WarehouseResource
-
+        selected = dg.AssetSelection.assets(*assets).required_multi_asset_neighbors()
         tags = {"quant/as_of": (as_of or CALENDAR.known_at(last or first)).isoformat()}
         if last:
             tags |= {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
         partition: dict[str, Any] = {} if last or job != "nightly" else {"partition_key": str(first)}
-        return defs.resolve_job_def(job).execute_in_process(
+        return self.definitions.resolve_job_def(job).execute_in_process(
             instance=self.instance,
             tags=tags,
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            resources={"warehouse": WarehouseResource(database=str(self.settings.warehouse_path)), "desk": DeskResource()},
-            asset_selection=[dg.AssetKey.from_user_string(key) for key in assets] or None,
+            asset_selection=sorted(selected.resolve(self.definitions.resolve_asset_graph())) if assets else None,
             raise_on_error=False,
             **partition,
         )

@@ -84,17 +84,17 @@ class TestConfigurationErrors:
         [
             (("--as-of", "tonight"), ("--as-of", "tonight", "2018-02-07")),
             (("--as-of", "2018-13-01"), ("--as-of", "2018-13-01")),
-            (("--from", "soon"), ("soon",)),
-            (("--to", "late", "--from", str(FIRST)), ("late",)),
-            (("--from", str(LAST), "--to", str(FIRST)), ("--from", str(LAST), str(FIRST))),
-            (("--from", "1999-01-04", "--to", str(LAST)), ("QUANT_START", "2000-01-01")),
+            (("--from", "soon"), ("--from", "soon", "2018-02-07")),
+            (("--to", "late", "--from", str(FIRST)), ("--to", "late", "2018-02-07")),
+            (("--from", str(LAST), "--to", str(FIRST)), (f"--from {LAST}", str(FIRST))),
+            (("--from", "1999-01-04"), ("--from 1999-01-04", "QUANT_START", "2000-01-01")),
         ],
     )
     def test_a_wrong_option(self, place: Path, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
         self.check(place, ("run", *arguments), words)
 
     @pytest.mark.parametrize(
-        ("setting", "value"), [("QUANT_MONGODB_URI", "mongo.example.org"), ("QUANT_WEBHOOK_URL", "ftp://example.org/x")]
+        ("setting", "value"), [("QUANT_MONGODB_URI", "https://mongo.example.org"), ("QUANT_WEBHOOK_URL", "ftp://example.org/x")]
     )
     def test_an_address_that_cannot_be_one(self, place: Path, monkeypatch: pytest.MonkeyPatch, setting: str, value: str) -> None:
         monkeypatch.setenv(setting, value)
@@ -231,9 +231,9 @@ class TestNights:
         (rejected,) = command.read(life.home, "files", "select distinct file, line, column_name, value from market_data.rejected_rows")
         assert rejected == {"file": "CCC.csv", "line": 72, "column_name": "Volume", "value": "many"}
         warnings = [line for line in life.ranged.stdout.splitlines() if line.startswith("Warning: ")]
-        assert any("fresh did not pass" in line and "1 symbols end before it" in line for line in warnings), warnings
-        assert "1 rows rejected" in life.ranged.stdout
-        assert any("NOPE" in line for line in warnings), warnings
+        assert "Warning: 1 files or symbols gave no bars: see market_data.fetch_ledger." in warnings
+        assert "Warning: 1 rows were no bars: see market_data.rejected_rows." in warnings
+        assert any("fresh did not pass" in line and "1 symbols end in the 30 days before it" in line for line in warnings), warnings
 
     def test_the_same_again_changes_nothing_and_says_so(self, life: Life) -> None:
         assert life.again.returncode == 0, life.again.stderr

@@ -220,7 +220,7 @@ class TestProperties:
                 assert [(column.name, column.type) for column in shown] == stored
                 assert all(column.description for column in shown)
 
-    @pytest.mark.parametrize("name", ["XNYS", "XLON", "XTKS", "XKRX", "XHKG", "XBOM"])
+    @pytest.mark.parametrize("name", ["XNYS", "XLON", "XTKS", "XKRX"])
     def test_each_session_is_asked_for_once_on_its_own_evening(self, defs: dg.Definitions, name: str) -> None:
         from quant_assets.partitions import calendar_of, daily_sessions, nightly_cron
 

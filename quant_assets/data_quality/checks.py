@@ -7,7 +7,7 @@ import dagster as dg
 from quant_assets.assets import markdown_table
 from quant_assets.data_quality.assets import CLEAN_BARS
 from quant_assets.market_data.assets import BARS
-from quant_assets.resources import DeskResource, WarehouseResource
+from quant_assets.resources import DeskResource, Night, WarehouseResource
 
 RULES = {
     "ohlc_order": "High is the highest and low the lowest of the four prices.",
@@ -23,10 +23,19 @@ RULES = {
             "no_critical", asset=CLEAN_BARS, blocking=True, description="No bar goes on that breaks a rule and was not released."
         ),
     ],
+    can_subset=True,  # so that a run of one stage takes the checks of its own assets alone
 )
 def bar_rules(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource, desk: DeskResource) -> Iterator[dg.AssetCheckResult]:
     """Report what became known with the run's sessions, by rule; fail when a broken bar slipped into the clean ones."""
-    night = desk.night(context, warehouse.client)
+    for result in _results(desk.night(context, warehouse.client), warehouse, desk):
+        if (
+            dg.AssetCheckKey(CLEAN_BARS if result.asset_key == CLEAN_BARS else BARS, str(result.check_name))
+            in context.selected_asset_check_keys
+        ):
+            yield result
+
+
+def _results(night: Night, warehouse: WarehouseResource, desk: DeskResource) -> Iterator[dg.AssetCheckResult]:
     held = warehouse.client.read(
         """
         select rule, count(*) as total, count(*) filter (anomaly.known_at >= $since and anomaly.session <= $last) as fresh

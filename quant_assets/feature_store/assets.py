@@ -86,12 +86,12 @@ class _Translator(DagsterDbtTranslator):
 def dbt_features(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
-    """Build the views and run the tests; a failing test is a failed check that shows how many rows offend."""
+    """Build all views and run all tests, whichever are asked for; a failing test is a failed check that shows how many rows offend."""
     nodes = json.loads(MANIFEST_PATH.read_text())["nodes"]
     checks = {spec.metadata["dagster_dbt/unique_id"]: spec for spec in context.assets_def.check_specs}
     for outcome in build(warehouse.client):
         spec = checks.get(outcome.unique_id)
-        if spec is not None:
+        if spec is not None and spec.key in context.selected_asset_check_keys:
             yield dg.AssetCheckResult(
                 asset_key=spec.asset_key,
                 check_name=spec.name,
@@ -101,6 +101,8 @@ def dbt_features(
             )
         elif outcome.is_model:
             node = nodes[outcome.unique_id]
-            with warehouse.get_connection() as connection:
-                rows = row_count(connection, f"{node['schema']}.{node['name']}")
-            yield dg.MaterializeResult(asset_key=[node["schema"], node["name"]], metadata={"dagster/row_count": rows})
+            key = dg.AssetKey([node["schema"], node["name"]])
+            if key in context.selected_asset_keys:
+                with warehouse.get_connection() as connection:
+                    rows = row_count(connection, f"{node['schema']}.{node['name']}")
+                yield dg.MaterializeResult(asset_key=key, metadata={"dagster/row_count": rows})

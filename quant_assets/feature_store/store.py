@@ -1,8 +1,9 @@
 """Keep the feature tables equal to what the clean bars say, recomputing only what depends on a change.
 
 A stored row carries `known_at`: the latest instant at which a bar, an action, a finding or a review at or before
-its session became known. A row is stale when that instant, computed from the inputs, is not the stored one; each
-symbol is recomputed from its first stale session on, over its whole history, so that incremental equals full.
+its session became known. A row is stale when that instant, computed from the inputs, is not the stored one (landing
+gives no change an instant at or before what was stored already, so that each one shows); each symbol is recomputed
+from its first stale session on, over its whole history, so that incremental equals full.
 """
 
 from __future__ import annotations

@@ -98,6 +98,7 @@ def daily_signals(context: dg.AssetExecutionContext, warehouse: WarehouseResourc
         metadata={
             "dagster/row_count": rows,
             "new_signals": scored.written.height,
+            "as_of": str(night.as_of),
             "scorer": "heuristic" if scored.notes else "model",
             "model_version": scored.champion.model_version if scored.champion else "none",
             "notes": json.dumps(scored.notes),

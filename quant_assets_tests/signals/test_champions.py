@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -25,14 +25,24 @@ LATER = datetime(2030, 1, 1)
 def promote(
     warehouse: Warehouse, version: int, promoted_at: datetime, trained_until: datetime, horizon: int = 1, model: str = MODEL
 ) -> None:
-    """One row of the ledger; only what a champion is told by matters."""
-    row = {
-        "model": model, "model_version": str(version), "promoted_at": promoted_at, "trained_until": trained_until, "horizon": horizon,
-        "feature_view": "technical_v1", "definition_hash": f"definition-{version}", "fingerprint": f"fingerprint-{version}",
-        "model_sha256": f"sha-{version}", "mlflow_run_id": "", "evidence": "{}", "run_id": "", "recorded_at": datetime(2024, 1, 1),
-    }  # fmt: skip
+    """One row of the ledger."""
+    write(warehouse, [(version, promoted_at, trained_until, horizon, model)])
+
+
+def write(warehouse: Warehouse, ledger: Sequence[tuple[int, datetime, datetime, int, str]], *, anew: bool = False) -> None:
+    """Rows of the ledger; only what a champion is told by matters."""
+    rows = [
+        {
+            "model": model, "model_version": str(version), "promoted_at": promoted_at, "trained_until": trained_until, "horizon": horizon,
+            "feature_view": "technical_v1", "definition_hash": f"definition-{version}", "fingerprint": f"fingerprint-{version}",
+            "model_sha256": f"sha-{version}", "mlflow_run_id": "", "evidence": "{}", "run_id": "", "recorded_at": datetime(2024, 1, 1),
+        }
+        for version, promoted_at, trained_until, horizon, model in ledger
+    ]  # fmt: skip
     with warehouse.transaction() as connection:
-        assert append_ledger(connection, PROMOTIONS, pl.DataFrame([row], schema=PROMOTIONS.polars_schema)) == 1
+        if anew:
+            connection.execute("delete from signals.promotions")
+        assert append_ledger(connection, PROMOTIONS, pl.DataFrame(rows, schema=PROMOTIONS.polars_schema)) == len(rows)
 
 
 def champion(warehouse: Warehouse, close: datetime, as_of: datetime = LATER, horizon: int = 1) -> str | None:
@@ -95,7 +105,7 @@ class TestRegression:
         promote(warehouse, 2, NOON - timedelta(days=2), NOON - timedelta(days=9))
         promote(warehouse, 1, NOON - timedelta(days=1), NOON - timedelta(days=9))
         assert champion(warehouse, CLOSE) == "1"
-        assert champion(warehouse, CLOSE - timedelta(days=1)) == "2"
+        assert champion(warehouse, NOON - timedelta(days=1)) == "2"
 
     def test_the_ledger_decides_without_mlflow(self, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "mlflow", None)  # from here on importing it fails
@@ -117,27 +127,30 @@ def at(hour: int) -> datetime:
 
 
 class TestProperties:
-    @given(ledger=LEDGER, close=HOURS, as_of=HOURS)
-    @settings(max_examples=25, deadline=None)
-    def test_equals_the_rule_read_aloud(self, shared: Warehouse, ledger: list[tuple[int, int, int, int]], close: int, as_of: int) -> None:
-        with shared.transaction() as connection:
-            connection.execute("delete from signals.promotions")
-        for version, promoted, trained, horizon in ledger:
-            promote(shared, version, at(promoted), at(trained), horizon)
-        may = sorted(
-            (promoted, version) for version, promoted, trained, horizon in ledger if horizon == 1 and trained < close and promoted <= as_of
-        )
-        before, after = [row for row in may if row[0] < close], [row for row in may if row[0] >= close]
-        wanted = before[-1] if before else after[0] if after else None
-        assert champion(shared, at(close), at(as_of)) == (str(wanted[1]) if wanted else None)
-        if wanted:
-            newest = max(version for version, *_ in ledger) + 1
-            promote(shared, newest, at(max(close, *(row[1] for row in ledger))), at(-1))
-            assert champion(shared, at(close), LATER) == str(wanted[1] if before else after[0][1]), (
-                "a later promotion took over a scored session"
+    @given(ledger=LEDGER, closes=st.sets(HOURS, min_size=1), as_of=HOURS)
+    @settings(max_examples=30, deadline=None)
+    def test_equals_the_rule_read_aloud(
+        self, shared: Warehouse, ledger: list[tuple[int, int, int, int]], closes: set[int], as_of: int
+    ) -> None:
+        write(shared, [(version, at(promoted), at(trained), horizon, MODEL) for version, promoted, trained, horizon in ledger], anew=True)
+        wanted = {}
+        for close in closes:
+            may = sorted(
+                (when, version) for version, when, trained, horizon in ledger if horizon == 1 and trained < close and when <= as_of
             )
+            before, after = [row for row in may if row[0] < close], [row for row in may if row[0] >= close]
+            if may:
+                wanted[at(close)] = str((before[-1] if before else after[0])[1])
+        found = champions_for(shared, 1, [at(close) for close in closes], at(as_of))
+        assert {close: each.model_version for close, each in found.items()} == wanted
 
-
-def test_module_needs_no_path(tmp_path: Path) -> None:
-    """A ledger that is not there yet has no champion: the first night asks before anything was trained."""
-    assert champion_for(Warehouse(tmp_path / "new" / "quant.duckdb", "files"), 1, CLOSE, LATER) is None
+    @given(ledger=LEDGER, close=HOURS, more=st.lists(HOURS, min_size=1, max_size=3))
+    @settings(max_examples=15, deadline=None)
+    def test_no_later_training_takes_over_a_session_that_was_scored(
+        self, shared: Warehouse, ledger: list[tuple[int, int, int, int]], close: int, more: list[int]
+    ) -> None:
+        write(shared, [(version, at(promoted), at(trained), horizon, MODEL) for version, promoted, trained, horizon in ledger], anew=True)
+        scorer = champion(shared, at(close))
+        evening = max([close, *(row[1] for row in ledger)])
+        write(shared, [(20 + n, at(evening + hours), at(-1), 1, MODEL) for n, hours in enumerate(sorted(more))])
+        assert champion(shared, at(close)) == (scorer or "20")

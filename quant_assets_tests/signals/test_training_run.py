@@ -1,0 +1,313 @@
+"""From the warehouse to the registry: trained before the close, registered once, kept whole whatever was killed."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from quant_assets.errors import QuantAssetsError
+from quant_assets.schemas import PREDICTIONS, PROMOTIONS
+from quant_assets.signals import tracking, training_run
+from quant_assets.signals.champions import MODEL, Champion, champion_for
+from quant_assets.signals.local_copies import load_local_copy
+from quant_assets.signals.retraining import TrainingFailed
+from quant_assets.signals.splits import TooFewSessions
+from quant_assets.signals.training_run import LOOKED_AT, Trained, ensure_champion, train_and_register
+from quant_assets.warehouse import change_counter
+from quant_assets_tests.signals.nights import Desk, MemoryRegistry, quick_trainings
+
+LAST = 150
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    """A market of five awkward names, nothing trained yet."""
+    return Desk.new(tmp_path_factory.mktemp("market"), 5, LAST)
+
+
+@pytest.fixture
+def desk(untrained: Desk, tmp_path: Path) -> Desk:
+    return untrained.copy(tmp_path)
+
+
+def writes(desk: Desk) -> int:
+    """How many writes have changed the warehouse."""
+    with desk.warehouse.connect() as connection:
+        return change_counter(connection)
+
+
+def promotions(desk: Desk) -> pl.DataFrame:
+    return desk.warehouse.read("select * from signals.promotions order by promoted_at, model_version")
+
+
+def champion(desk: Desk, number: int = LAST) -> Champion | None:
+    return champion_for(desk.warehouse, 1, desk.close(number), desk.evening(number))
+
+
+def ensure(desk: Desk, as_of: datetime | None = None) -> str:
+    return ensure_champion(desk.warehouse, desk.calendar, desk.settings, as_of or desk.evening(LAST))
+
+
+def train(desk: Desk) -> Trained:
+    """Train quickly and register in a real MLflow."""
+    with quick_trainings(None):
+        return train_and_register(desk.warehouse, desk.calendar, desk.settings, desk.evening(LAST), "run", "signals/model")
+
+
+def versions(desk: Desk) -> list[str]:
+    """The version numbers in MLflow."""
+    registry = tracking.Registry.open(desk.settings)
+    return [str(version.version) for version in registry.client.search_model_versions(f"name = '{MODEL}'")]
+
+
+def interrupt(*_: object) -> None:
+    """What a kill looks like from within."""
+    raise KeyboardInterrupt
+
+
+class TestRegistered:
+    """With a real MLflow, which a first training was killed in front of the ledger of."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def killed(cls, untrained: Desk, tmp_path_factory: pytest.TempPathFactory) -> Desk:
+        desk = untrained.copy(tmp_path_factory.mktemp("registered"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training_run, "_keep", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                train(desk)
+        assert promotions(desk).is_empty()
+        assert champion(desk) is None
+        return desk
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def trained(cls, killed: Desk) -> Trained:
+        return train(killed)
+
+    def test_the_next_call_takes_the_version_and_writes_the_ledger(self, killed: Desk, trained: Trained) -> None:
+        assert (trained.model_version, trained.registered_before) == ("1", True)
+        assert versions(killed) == ["1"]
+        (row,) = promotions(killed).to_dicts()
+        assert (row["model_version"], row["promoted_at"], row["horizon"], row["run_id"]) == ("1", killed.evening(LAST), 1, "run")
+        assert (row["fingerprint"], row["trained_until"]) == (trained.fingerprint, trained.trained_until)
+        run = tracking.Registry.open(killed.settings).client.get_run(row["mlflow_run_id"])
+        assert (run.info.status, run.data.tags["fingerprint"]) == ("FINISHED", trained.fingerprint)
+        assert run.data.params["rows"] == str(trained.training_rows)
+        assert json.loads(row["evidence"], parse_constant=pytest.fail) == {name: trained.metrics[name] for name in LOOKED_AT}
+        found = champion(killed)
+        assert found is not None
+        booster, contract = load_local_copy(killed.settings.models_path, found.model_version, found.model_sha256)
+        assert booster.features == contract.names
+        assert contract.definition_hash == found.definition_hash
+
+    def test_training_again_changes_nothing(self, killed: Desk, trained: Trained) -> None:
+        before, copies = writes(killed), [path.read_bytes() for path in killed.settings.models_path.iterdir()]
+        again = train(killed)
+        assert (again.model_version, again.registered_before, again.fingerprint) == ("1", True, trained.fingerprint)
+        assert (again.mlflow_url, again.metrics) == (trained.mlflow_url, trained.metrics)
+        assert (writes(killed), versions(killed)) == (before, ["1"])
+        assert [path.read_bytes() for path in killed.settings.models_path.iterdir()] == copies
+
+    def test_an_alias_moved_by_hand_moves_no_champion(self, killed: Desk, trained: Trained) -> None:
+        client = tracking.Registry.open(killed.settings).client
+        assert str(client.get_model_version_by_alias(MODEL, tracking.CHAMPION).version) == "1"
+        before = champion(killed)
+        client.delete_registered_model_alias(MODEL, tracking.CHAMPION)
+        assert before is not None
+        assert champion(killed) == before
+
+
+class TestKept:
+    def test_predictions_are_those_of_the_folds(self, desk: Desk) -> None:
+        trained = desk.train(desk.evening(LAST))
+        kept = desk.warehouse.read("select * from signals.predictions order by session, symbol")
+        assert kept.schema == PREDICTIONS.polars_schema
+        assert kept.select("model", "model_version", "horizon", "known_at").unique().rows() == [(MODEL, "1", 1, desk.evening(LAST))]
+        per_fold = kept.group_by("fold", maintain_order=True).agg(
+            pl.col("session").min().alias("first"), pl.col("session").max().alias("last")
+        )
+        assert per_fold.rows() == trained.folds.select("fold", "test_from", "test_to").rows()
+        # 120 sessions to train on, one purged; the outcome of the last session but one is the last that was known
+        assert (per_fold["first"][0], per_fold["last"][-1]) == (desk.session(122), desk.session(LAST - 2))
+
+    def test_the_ledger_and_the_predictions_are_written_together_or_not_at_all(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(training_run, "append_ledger", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            desk.train(desk.evening(LAST))
+        assert desk.warehouse.read("select * from signals.predictions").is_empty()
+        monkeypatch.undo()
+        trained = desk.train(desk.evening(LAST))
+        assert (trained.model_version, trained.registered_before) == ("1", True)
+        assert promotions(desk)["model_version"].to_list() == ["1"]
+        assert desk.warehouse.read("select * from signals.predictions").height > 0
+
+    def test_a_lost_copy_is_written_anew(self, desk: Desk) -> None:
+        desk.train(desk.evening(LAST))
+        (file,) = desk.settings.models_path.iterdir()
+        whole = file.read_bytes()
+        file.unlink()
+        assert desk.train(desk.evening(LAST)).registered_before
+        assert file.read_bytes() == whole
+
+    def test_another_setting_is_another_version(self, desk: Desk) -> None:
+        first, second = desk.train(desk.evening(LAST)), desk.train(desk.evening(LAST), model_seed=8)
+        assert (first.model_version, second.model_version) == ("1", "2")
+        assert first.fingerprint != second.fingerprint
+        again = desk.train(desk.evening(LAST))
+        assert (again.model_version, again.registered_before) == ("1", True)
+        assert promotions(desk)["model_version"].to_list() == ["1", "2"]
+
+    def test_a_registry_that_counts_anew_is_refused(self, desk: Desk) -> None:
+        """Another MLflow under the same HOME starts with version 1, which the ledger knows as another model."""
+        first = desk.train(desk.evening(LAST))
+        before, copy = writes(desk), next(desk.settings.models_path.iterdir()).read_bytes()
+        desk.registry = MemoryRegistry()
+        with pytest.raises(
+            QuantAssetsError, match=rf"numbered this training 1 .*knows version 1 as another training \({first.fingerprint[:12]}"
+        ):
+            desk.train(desk.evening(LAST), model_seed=8)
+        assert (writes(desk), next(desk.settings.models_path.iterdir()).read_bytes()) == (before, copy)
+        assert champion(desk) is not None
+
+    def test_an_earlier_instant_has_its_own_promotion(self, desk: Desk) -> None:
+        """Trained later in the evening: as of the close plus delay the version was not champion yet, and may become it."""
+        desk.train(desk.evening(LAST) + timedelta(hours=2))
+        assert champion(desk) is None
+        trained = desk.train(desk.evening(LAST))
+        assert trained.registered_before
+        assert promotions(desk).select("model_version", "promoted_at").rows() == [
+            ("1", desk.evening(LAST)),
+            ("1", desk.evening(LAST) + timedelta(hours=2)),
+        ]
+        found = champion(desk)
+        assert found is not None
+        assert found.model_version == "1"
+        before = writes(desk)
+        desk.train(desk.evening(LAST))
+        desk.train(desk.evening(LAST) + timedelta(hours=5))
+        assert writes(desk) == before
+
+
+class TestKnownBefore:
+    def test_no_label_of_tonight_is_in(self, desk: Desk) -> None:
+        trained = desk.train(desk.evening(LAST))
+        labels = desk.warehouse.read(
+            "select count(*) as n, max(known_at) as last from feature_store.labels where horizon = 1 and known_at < $close",
+            {"close": desk.close(LAST)},
+        )
+        assert labels.row(0) == (trained.training_rows, trained.trained_until)
+        assert trained.trained_until == desk.evening(LAST - 1)
+        assert trained.trained_until < desk.close(LAST)
+
+    def test_longer_horizons_know_fewer_outcomes(self, desk: Desk) -> None:
+        one, five = desk.train(desk.evening(LAST)), desk.train(desk.evening(LAST), horizon=5)
+        assert one.trained_until == five.trained_until == desk.evening(LAST - 1)
+        assert promotions(desk).select("model_version", "horizon").rows() == [("1", 1), ("2", 5)]
+        last = desk.warehouse.read("select horizon, max(session) as last from signals.predictions group by horizon order by horizon")
+        assert last.rows() == [(1, desk.session(LAST - 2)), (5, desk.session(LAST - 6))]
+
+    def test_what_came_later_leaves_the_training_as_it_was(self, desk: Desk) -> None:
+        first = desk.train(desk.evening(LAST))
+        desk.grow(LAST + 4)
+        desk.restate(LAST - 3, "NA", 1.04, desk.evening(LAST + 4))
+        before = writes(desk)
+        again = desk.train(desk.evening(LAST))
+        assert (again.fingerprint, again.registered_before, writes(desk)) == (first.fingerprint, True, before)
+        assert desk.train(desk.evening(LAST + 4)).fingerprint != first.fingerprint
+
+    @pytest.mark.parametrize(("number", "hours"), [(130, 24), (125, 22)])  # the 125th is 3 July, which closes three hours early
+    def test_a_slow_vendor_still_gets_a_champion(self, number: int, hours: int, tmp_path: Path) -> None:
+        """Where the last bar is not known before tonight's close, one session more stays out."""
+        desk = Desk.new(tmp_path, 2, number, train_min_sessions=60, delay_minutes=60 * hours)
+        assert desk.evening(number - 1) >= desk.close(number)
+        trained = desk.train(desk.evening(number))
+        assert trained.trained_until == desk.evening(number - 2)
+        assert champion(desk, number) is not None
+
+    def test_too_few_sessions_leave_no_trace(self, desk: Desk) -> None:
+        before = writes(desk)
+        with pytest.raises(TooFewSessions, match="148 sessions are too few: 145 to train on"):
+            desk.train(desk.evening(LAST), train_min_sessions=145)
+        assert (writes(desk), desk.registry.fingerprints, desk.settings.models_path.exists()) == (before, [], False)
+
+    def test_nothing_at_all_is_too_few(self, desk: Desk, tmp_path: Path) -> None:
+        with desk.warehouse.transaction() as connection:
+            for table in ("market_data.daily_bars", "feature_store.technical_v1", "feature_store.labels"):
+                connection.execute(f"delete from {table}")
+        with pytest.raises(TooFewSessions, match="0 sessions are too few"):
+            desk.train(desk.evening(LAST))
+
+
+class TestEnsureChampion:
+    @pytest.fixture
+    def child(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
+        """Trains here what would be trained in a process of its own; notes each instant."""
+        started: list[datetime] = []
+
+        def train(as_of: datetime) -> str:
+            started.append(as_of)
+            return desk.train(as_of).model_version
+
+        monkeypatch.setattr(training_run, "train_in_own_process", train)
+        return started
+
+    def test_the_first_night_trains_and_the_next_does_not(self, desk: Desk, child: list[datetime]) -> None:
+        until = desk.evening(LAST - 1)
+        assert ensure(desk) == f"champion is version 1, trained now, until {until} UTC"
+        assert ensure(desk) == f"champion is version 1, trained until {until} UTC"
+        assert ensure(desk, desk.evening(LAST + 1)) == f"champion is version 1, trained until {until} UTC"
+        assert child == [desk.evening(LAST)]
+
+    def test_an_earlier_instant_trains_once(self, desk: Desk, child: list[datetime]) -> None:
+        desk.train(desk.evening(LAST) + timedelta(hours=2))
+        assert "trained now" in ensure(desk)
+        assert "trained until" in ensure(desk)
+        assert len(child) == 1
+
+    def test_just_enough_history_is_enough(self, untrained: Desk, tmp_path: Path, child: list[datetime]) -> None:
+        """148 outcomes are known before tonight's close: 142 to train on, 1 purged and 5 folds, or 143 and one too few."""
+        for least, said in (
+            (143, "no model yet: 148 sessions have known outcomes, training needs 149"),
+            (142, "champion is version 1, trained now"),
+        ):
+            desk = untrained.copy(tmp_path / str(least))
+            desk.settings = desk.settings.model_copy(update={"train_min_sessions": least})
+            with quick_trainings(desk.registry), pytest.MonkeyPatch.context() as patch:
+                patch.setattr(
+                    training_run, "train_in_own_process",
+                    lambda as_of, desk=desk: train_and_register(desk.warehouse, desk.calendar, desk.settings, as_of, "r", "signals/model"),
+                )  # fmt: skip
+                assert ensure(desk).startswith(said)
+
+    def test_a_training_that_failed_is_told_and_the_heuristic_scores(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(as_of: datetime) -> str:
+            raise TrainingFailed("Training ended with exit code 1: MLflow is down")
+
+        monkeypatch.setattr(training_run, "train_in_own_process", fail)
+        assert ensure(desk) == "no model: Training ended with exit code 1: MLflow is down"
+        assert desk.score(LAST).notes == ("no model may score tonight: the heuristic does",)
+        assert desk.signals()["scorer"].unique().to_list() == ["heuristic"]
+
+    def test_a_training_that_promoted_nothing_is_not_called_a_champion(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(training_run, "train_in_own_process", lambda as_of: "done")
+        assert ensure(desk).startswith("no model: the training ended well, but promoted no version that may score")
+
+
+class TestProperties:
+    def test_the_ledgers_rows_match_their_declaration(self, desk: Desk) -> None:
+        desk.train(desk.evening(LAST))
+        assert promotions(desk).schema == PROMOTIONS.polars_schema
+        assert promotions(desk).null_count().sum_horizontal().item() == 0
+
+    def test_no_fold_knew_what_it_scored(self, desk: Desk) -> None:
+        desk.train(desk.evening(LAST))
+        desk.train(desk.evening(LAST), horizon=5)
+        kept = desk.warehouse.read("select session, trained_until, horizon from signals.predictions")
+        closes = {session: desk.calendar.close(session) for session in kept["session"].unique()}
+        assert all(trained < closes[session] for session, trained, _ in kept.iter_rows())
+        assert set(kept["horizon"]) == {1, 5}
