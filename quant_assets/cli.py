@@ -130,12 +130,18 @@ def ui() -> None:
 
 
 def require_usable(settings: Settings) -> TradingCalendar:
-    """Raise `ConfigurationError` unless calendar and HOME can be used; writes nothing."""
+    """Raise `ConfigurationError` unless calendar, HOME and the addresses can be used; writes nothing and calls nobody."""
     from quant_assets.clock import trading_calendar
     from quant_assets.home import require_writable
+    from quant_assets.publishing.document_store import DocumentStore
+    from quant_assets.publishing.webhook import Webhook
 
     calendar = trading_calendar(settings.calendar, settings.first_session_floor, settings.vendor_delay_minutes)
     require_writable(settings.home)
+    if uri := settings.mongodb_uri.get_secret_value():
+        DocumentStore(uri, settings.mongodb_database).close()
+    if url := settings.webhook_url.get_secret_value():
+        Webhook(url).close()
     return calendar
 
 
@@ -150,17 +156,21 @@ def make_plan(settings: Settings, as_of: str | None, first: str | None, last: st
     if as_of:
         instant = calendar.as_of(as_of)
     elif last:
-        instant = calendar.as_of(last)
+        instant = calendar.as_of(str(_day("--to", last)))
     elif settings.warehouse_path.exists():
         warehouse = Warehouse(settings.warehouse_path, settings.source, lock_timeout_seconds=settings.lock_timeout_seconds)
         instant = default_as_of(warehouse, settings.source, calendar, last_in_source)
     else:
         instant = calendar.known_at(last_in_source)
     tonight = calendar.last_known_session(instant)
-    end = min(calendar.session_on_or_before(_day(last)), tonight) if last else tonight
+    end = min(calendar.session_on_or_before(_day("--to", last)), tonight) if last else tonight
     begin = end
     if first:
-        within = calendar.between(_day(first), end)
+        if _day("--from", first) < settings.first_session_floor:
+            raise ConfigurationError(
+                f"--from {first} lies before QUANT_START={settings.first_session_floor}; set QUANT_START to it or earlier."
+            )
+        within = calendar.between(_day("--from", first), end)
         if not within:
             raise ConfigurationError(f"--from {first} lies after the last session {end}; give an earlier date.")
         begin = within[0]
@@ -193,17 +203,13 @@ def execute_job(
     """Run a job in this process on the instance under HOME; a failing step is in the result, not raised."""
     import dagster as dg
 
-    from quant_assets.resources import AS_OF_TAG, prepare_home
-
-    try:
-        prepare_home(settings)
-    except OSError as error:
-        raise ConfigurationError(f"QUANT_HOME={settings.home} cannot be written: {error.strerror}. Choose another folder.") from None
     from quant_assets.definitions import defs
+    from quant_assets.resources import AS_OF_TAG, claim, prepare_home
 
     job = defs.resolve_job_def(name)
+    run_id = str(uuid.uuid4())
     partition: dict[str, Any] = {}
-    tags: dict[str, str] = {AS_OF_TAG: plan.as_of.isoformat()} if plan.explicit else {}
+    tags = claim(run_id) | ({AS_OF_TAG: plan.as_of.isoformat()} if plan.explicit else {})
     if name == "nightly" and plan.first == plan.last:
         partition = {"partition_key": str(plan.last)}
     elif name == "nightly":
@@ -211,10 +217,17 @@ def execute_job(
     selection: list[dg.AssetKey] | None = None
     if select:
         graph = defs.resolve_asset_graph()
-        selection = sorted(dg.AssetSelection.from_string(select).resolve(graph) & frozenset(job.asset_layer.executable_asset_keys))
+        try:
+            selected = dg.AssetSelection.from_string(select).required_multi_asset_neighbors().resolve(graph)  # a step works whole
+        except dg.DagsterError as error:
+            raise ConfigurationError(f"--select {select!r} cannot be read: {error}") from None
+        selection = sorted(selected & frozenset(job.asset_layer.executable_asset_keys))
         if not selection:
             raise ConfigurationError(f"--select {select!r} matches no asset of the job {name}; see the names in `make ui`.")
-    run_id = str(uuid.uuid4())
+    try:
+        prepare_home(settings)
+    except OSError as error:
+        raise ConfigurationError(f"QUANT_HOME={settings.home} cannot be written: {error.strerror}. Choose another folder.") from None
     with dg.DagsterInstance.get() as instance:
         if progress is not None:
             instance.add_event_listener(run_id, _listener(progress))
@@ -293,11 +306,11 @@ def _numbers(metadata: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value.value}" for name, value in metadata.items())
 
 
-def _day(text: str) -> date:
+def _day(option: str, text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise ConfigurationError(f"{text!r} is no date; write it as 2018-02-07.") from None
+        raise ConfigurationError(f"{option} {text!r} is no date; write it as 2018-02-07.") from None
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from quant_assets.clock import trading_calendar, utc_now
 from quant_assets.errors import QuantAssetsError
@@ -17,6 +19,9 @@ from quant_assets.settings import Settings
 from quant_assets.warehouse import Warehouse
 
 LEAST_FREE_BYTES = 2 * 1024**3
+LOCK_SECONDS = 5.0
+CONNECT_SECONDS = 3.0
+PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ def examine(settings: Settings) -> list[Finding]:
         "source": _source,
         "warehouse": _warehouse,
         "models": _models,
+        "mlflow": _mlflow,
         "document store": _document_store,
         "webhook": _webhook,
     }
@@ -49,7 +55,7 @@ def examine(settings: Settings) -> list[Finding]:
 def _finding(what: str, look: Callable[[Settings], str], settings: Settings) -> Finding:
     try:
         return Finding(what, True, look(settings))
-    except QuantAssetsError as error:
+    except (QuantAssetsError, OSError) as error:
         return Finding(what, False, str(error))
 
 
@@ -65,6 +71,8 @@ def _home(settings: Settings) -> str:
 def _calendar(settings: Settings) -> str:
     calendar = trading_calendar(settings.calendar, settings.first_session_floor, settings.vendor_delay_minutes)
     last = calendar.last_known_session(utc_now())
+    if calendar.sessions[-1] < utc_now().date():
+        raise QuantAssetsError(f"{calendar.name} is known up to {calendar.sessions[-1]} only: update the package exchange_calendars.")
     return f"{calendar.name} ({calendar.timezone}), last known session {last}"
 
 
@@ -76,7 +84,7 @@ def _source(settings: Settings) -> str:
 def _warehouse(settings: Settings) -> str:
     if not settings.warehouse_path.exists():
         return f"{settings.warehouse_path} is made by the first run"
-    rows = Warehouse(settings.warehouse_path, settings.source, lock_timeout_seconds=5).read(
+    rows = Warehouse(settings.warehouse_path, settings.source, lock_timeout_seconds=LOCK_SECONDS).read(
         "select count(*) as bars, max(session) as last from data_quality.clean_bars"
     )
     bars, last = rows.row(0)
@@ -86,13 +94,20 @@ def _warehouse(settings: Settings) -> str:
 def _models(settings: Settings) -> str:
     if not settings.warehouse_path.exists():
         return "the first run trains one"
-    champion = Warehouse(settings.warehouse_path, settings.source, lock_timeout_seconds=5).read(
+    champion = Warehouse(settings.warehouse_path, settings.source, lock_timeout_seconds=LOCK_SECONDS).read(
         "select model_version, trained_until from signals.promotions order by promoted_at desc, recorded_at desc limit 1"
     )
     if champion.is_empty():
         return "no champion yet: the next run trains one"
     version, trained_until = champion.row(0)
     return f"champion is version {version}, trained on what was known until {trained_until} UTC"
+
+
+def _mlflow(settings: Settings) -> str:
+    uri = settings.mlflow_uri
+    if not uri.startswith("http"):
+        return f"{urlsplit(uri).scheme or 'a folder'}, shown by `make ui`; set QUANT_MLFLOW_TRACKING_URI for a server"
+    return f"runs and models go to {_reached(uri, 'QUANT_MLFLOW_TRACKING_URI')}"
 
 
 def _document_store(settings: Settings) -> str:
@@ -109,7 +124,16 @@ def _webhook(settings: Settings) -> str:
     url = settings.webhook_url.get_secret_value()
     if not url:
         return "none: set QUANT_WEBHOOK_URL to be told of failed checks and runs"
-    with Webhook(url, settings.webhook_secret.get_secret_value()) as webhook:
-        return f"alerts go to {webhook.describe()}" + (
-            "" if settings.webhook_secret.get_secret_value() else ", unsigned: set QUANT_WEBHOOK_SECRET"
-        )
+    Webhook(url).close()  # an address that cannot be one is refused
+    signed = "signed" if settings.webhook_secret.get_secret_value() else "unsigned: set QUANT_WEBHOOK_SECRET"
+    return f"alerts go to {_reached(url, 'QUANT_WEBHOOK_URL')}, {signed}; nothing was posted"
+
+
+def _reached(url: str, setting: str) -> str:
+    """The host of an http address, once a connection to it was made; the rest of the address is a secret."""
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname, parts.port or PORTS[parts.scheme]), timeout=CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise QuantAssetsError(f"{parts.hostname} cannot be reached ({error}): check {setting} and the network.") from None
+    return str(parts.hostname)

@@ -80,7 +80,9 @@ def serve(settings: Settings) -> None:
                 )
             if name == "code server":
                 _wait_for_port(code_port, processes[name], logs)
-        _wait_for_page(f"http://{LOOPBACK}:{settings.dagster_port}/server_info", processes["webserver"], logs)
+        pages = {"webserver": f"{settings.dagster_url}/server_info", "mlflow": f"http://{LOOPBACK}:{settings.mlflow_port}/health"}
+        for name in pages.keys() & processes.keys():
+            _wait_for_page(pages[name], name, processes[name], logs)
         click.echo(f"Dagster         {settings.dagster_url}")
         click.echo(f"MLflow          {settings.mlflow_url}")
         click.echo(f"documents       {_documents(settings)}")
@@ -151,7 +153,7 @@ def _wait_for_port(port: int, process: subprocess.Popen[bytes], logs: Path) -> N
     raise QuantAssetsError(f"The code server did not come up; see {logs / 'code-server.log'}.")
 
 
-def _wait_for_page(url: str, process: subprocess.Popen[bytes], logs: Path) -> None:
+def _wait_for_page(url: str, name: str, process: subprocess.Popen[bytes], logs: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -159,4 +161,4 @@ def _wait_for_page(url: str, process: subprocess.Popen[bytes], logs: Path) -> No
                 return
         except OSError:
             time.sleep(0.3)
-    raise QuantAssetsError(f"The webserver did not come up; see {logs / 'webserver.log'}.")
+    raise QuantAssetsError(f"The {name} did not come up; see {logs / f'{name}.log'}.")

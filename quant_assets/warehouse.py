@@ -6,7 +6,10 @@ trains and no network is awaited while it is open.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,7 +43,7 @@ class Warehouse:
     @contextmanager
     def connect(self) -> Iterator[Connection]:
         """Hold the database for one read or write; the first use creates or migrates it."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        _ensure_file(self.path)
         connection = self._open()
         try:
             connection.execute("set timezone = 'UTC'; set preserve_insertion_order = false; set enable_progress_bar = false")
@@ -92,6 +95,22 @@ class Warehouse:
                         f"Close that program; readers should open {self.read_copy_path or 'the read copy'} instead."
                     ) from None
                 time.sleep(0.05)
+
+
+def _ensure_file(path: Path) -> None:
+    """An empty database where there is none: made aside, since DuckDB cannot open one whose making was cut off by a kill."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        return
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # who comes at the same moment waits, and finds it there
+        if not path.exists():
+            with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as aside:
+                duckdb.connect(Path(aside) / path.name).close()
+                os.replace(Path(aside) / path.name, path)
+    finally:
+        os.close(folder)
 
 
 def query(connection: Connection, sql: str, parameters: Mapping[str, object] | None = None) -> pl.DataFrame:

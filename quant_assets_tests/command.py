@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,6 @@ def contents(home: Path, source: str) -> dict[str, str]:
 
 
 def _comparable(table: Table) -> Table:
-    from dataclasses import replace
-
     if table is not OUTBOX:
         return table
     return replace(table, columns=tuple(column for column in table.columns if column.name != "sha256"))

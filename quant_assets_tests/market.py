@@ -36,7 +36,9 @@ def bars(count: int, symbols: Sequence[str] = SYMBOLS, seed: int = 7) -> pl.Data
         volume = draw.integers(1_000_000, 9_000_000, LONGEST)
         prices = {name: np.round(values, 4)[:count] for name, values in zip(HEADER[1:5], (opening, high, low, close), strict=True)}
         frames.append(
-            pl.DataFrame({"Date": sessions(count), **prices, "Adj Close": prices["Close"], "Volume": volume[:count]}).with_columns(symbol=pl.lit(symbol))
+            pl.DataFrame({"Date": sessions(count), **prices, "Adj Close": prices["Close"], "Volume": volume[:count]}).with_columns(
+                symbol=pl.lit(symbol)
+            )
         )
     return pl.concat(frames)
 

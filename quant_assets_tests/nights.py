@@ -44,12 +44,15 @@ class Desk:
     def definitions(self) -> dg.Definitions:
         """The code location's, bound to this desk's warehouse."""
         from quant_assets import definitions
+        from quant_assets.data_quality.checks import bar_rules
+        from quant_assets.market_data.checks import daily_bars_checks
         from quant_assets.resources import DeskResource, WarehouseResource
 
+        checks = dg.define_asset_job("checks", dg.AssetSelection.checks(daily_bars_checks, bar_rules), executor_def=dg.in_process_executor)
         return dg.Definitions(
             assets=definitions.defs.assets,
             asset_checks=definitions.defs.asset_checks,
-            jobs=[definitions.nightly, definitions.retrain],
+            jobs=[definitions.nightly, definitions.retrain, checks],
             resources={"warehouse": WarehouseResource(database=str(self.settings.warehouse_path)), "desk": DeskResource()},
         )
 
@@ -57,7 +60,13 @@ class Desk:
         return self.warehouse.read(sql, parameters)
 
     def run(
-        self, first: date = EVENING, last: date | None = None, *, as_of: datetime | None = None, assets: Sequence[str] = (), job: str = "nightly"
+        self,
+        first: date = EVENING,
+        last: date | None = None,
+        *,
+        as_of: datetime | None = None,
+        assets: Sequence[str] = (),
+        job: str = "nightly",
     ) -> dg.ExecuteInProcessResult:
         """Run the nightly job for a session, or for a range as one run; a failing step is in the result, not raised."""
         selected = dg.AssetSelection.assets(*assets).required_multi_asset_neighbors()
@@ -73,6 +82,16 @@ class Desk:
             raise_on_error=False,
             **partition,
         )
+
+    def checks(self, as_of: datetime | None = None) -> dict[str, dg.AssetCheckEvaluation]:
+        """What the checks on bars say of the tables as they stand, by name."""
+        result = self.run(as_of=as_of, job="checks")
+        return {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
+
+    def change(self, sql: str, *parameters: object) -> None:
+        """Write straight into the database, past everything that keeps it sound."""
+        with self.warehouse.transaction() as connection:
+            connection.execute(sql, list(parameters))
 
 
 @contextmanager

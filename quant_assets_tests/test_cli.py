@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from quant_assets.clock import trading_calendar
 from quant_assets.cli import main
+from quant_assets.clock import trading_calendar
 from quant_assets_tests import command, market
 
 COUNT = 100
@@ -210,7 +210,9 @@ class TestNights:
     def test_a_range_gives_each_session_its_signals_and_only_the_last_is_live(self, life: Life) -> None:
         assert life.ranged.returncode == 0, life.ranged.stderr
         rows = command.read(
-            life.home, "files", "select session, mode, list(symbol order by symbol) as symbols from signals.daily_signals group by all order by session"
+            life.home,
+            "files",
+            "select session, mode, list(symbol order by symbol) as symbols from signals.daily_signals group by all order by session",
         )
         wanted = [{"session": EARLIER, "mode": "live", "symbols": list(SYMBOLS)}]
         wanted += [{"session": session, "mode": "replayed", "symbols": list(SYMBOLS)} for session in RANGE[:-1]]
@@ -260,6 +262,11 @@ class TestNights:
         bars = command.read(life.home, "files", "select count(*) as n from data_quality.clean_bars")[0]["n"]
         assert f"{bars} clean bars up to {LAST}" in after.stdout
         assert "FAIL" not in life.doctor_before.stdout + after.stdout
+
+    def test_a_selection_runs_the_steps_that_make_and_check_it_and_no_other(self, life: Life) -> None:
+        selected = command.run(life.home, "run", "--select", "feature_store/technical_v1", **life.settings)
+        assert selected.returncode == 0, selected.stderr
+        assert [line.split()[0] for line in selected.stdout.splitlines() if " done " in line] == ["feature_store", "dbt_features"]
 
     @pytest.mark.parametrize("arguments", [("run",), ("run", "--as-of", str(LAST))])
     def test_a_locked_database_is_waited_for_and_its_holder_named(self, life: Life, holder: int, arguments: tuple[str, ...]) -> None:

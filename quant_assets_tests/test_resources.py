@@ -125,8 +125,12 @@ class TestRegression:
 
     def test_failing_blocking_check_stops_downstream(self, desk: Desk) -> None:
         with desk.warehouse.transaction() as connection:
-            connection.execute("insert into market_data.daily_bars select * from market_data.daily_bars where session = ? limit 1", [EVENING])
-        result = desk.run(assets=["market_data/daily_bars", "data_quality/anomalies", "data_quality/clean_bars", "feature_store/technical_v1"])
+            connection.execute(
+                "insert into market_data.daily_bars select * from market_data.daily_bars where session = ? limit 1", [EVENING]
+            )
+        result = desk.run(
+            assets=["market_data/daily_bars", "data_quality/anomalies", "data_quality/clean_bars", "feature_store/technical_v1"]
+        )
         assert not result.success
         failed = [evaluation for evaluation in result.get_asset_check_evaluations() if not evaluation.passed]
         assert [(evaluation.check_name, evaluation.description) for evaluation in failed] == [("key", "1 keys stand in more than one row.")]

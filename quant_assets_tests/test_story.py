@@ -212,14 +212,14 @@ class TestRegression:
         assert by_hand["sma_20"] == pytest.approx(sum(closes[-20:]) / 20)
 
     def test_a_bar_is_the_line_of_its_file(self, story: Story) -> None:
-        stored = story.nights[0].read("select symbol, session, open, high, low, close, volume, adj_close, basis from market_data.daily_bars")
+        stored = story.nights[0].read(
+            "select symbol, session, open, high, low, close, volume, adj_close, basis from market_data.daily_bars"
+        )
         assert len(stored) == len(market.SYMBOLS) * COUNT - 1  # the unreadable row is no bar
         lines = {symbol: market.read(story.files / f"{symbol}.csv") for symbol in market.SYMBOLS}
         for bar in stored:
             line = lines[bar["symbol"]][bar["session"]]
-            assert [bar[name.lower().replace(" ", "_").replace("adj_", "adj_")] for name in market.HEADER[1:]] == [
-                float(line[name]) for name in market.HEADER[1:]
-            ]
+            assert [bar[name.lower().replace(" ", "_")] for name in market.HEADER[1:]] == [float(line[name]) for name in market.HEADER[1:]]
             assert bar["basis"] == "restated"
 
     def test_a_bad_row_is_told_by_file_and_line_and_the_rest_lands(self, story: Story) -> None:
@@ -232,7 +232,8 @@ class TestRegression:
         night = story.nights[0]
         findings = night.read("select symbol, session, rule, severity from data_quality.anomalies order by symbol")
         assert findings == [
-            {"symbol": symbol, "session": session, "rule": "ohlc_order", "severity": "critical"} for symbol, session in (BROKEN, BROKEN_TONIGHT)
+            {"symbol": symbol, "session": session, "rule": "ohlc_order", "severity": "critical"}
+            for symbol, session in (BROKEN, BROKEN_TONIGHT)
         ]
         for table in ("data_quality.clean_bars", "feature_store.technical_v1"):
             kept = {(row["symbol"], row["session"]) for row in night.read(f"select symbol, session from {table}")}

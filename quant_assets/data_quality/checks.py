@@ -27,12 +27,9 @@ RULES = {
 )
 def bar_rules(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource, desk: DeskResource) -> Iterator[dg.AssetCheckResult]:
     """Report what became known with the run's sessions, by rule; fail when a broken bar slipped into the clean ones."""
-    for result in _results(desk.night(context, warehouse.client), warehouse, desk):
-        if (
-            dg.AssetCheckKey(CLEAN_BARS if result.asset_key == CLEAN_BARS else BARS, str(result.check_name))
-            in context.selected_asset_check_keys
-        ):
-            yield result
+    wanted = {(key.asset_key, key.name) for key in context.selected_asset_check_keys}
+    results = _results(desk.night(context, warehouse.client), warehouse, desk)
+    yield from (result for result in results if (result.asset_key, result.check_name) in wanted)
 
 
 def _results(night: Night, warehouse: WarehouseResource, desk: DeskResource) -> Iterator[dg.AssetCheckResult]:

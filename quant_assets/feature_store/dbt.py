@@ -43,7 +43,7 @@ def build(warehouse: Warehouse) -> list[Outcome]:
     manifest = Manifest.from_msgpack(PARSED_PATH.read_bytes())
     with warehouse.connect():
         try:
-            run = dbtRunner(manifest=manifest).invoke(["build", *arguments, "--quiet", "--log-level-file", "none"])
+            run = dbtRunner(manifest=manifest).invoke(["build", *arguments, "--log-level", "none", "--log-level-file", "none"])
         finally:
             DuckDBConnectionManager.close_all_connections()
     if run.result is None:

@@ -34,7 +34,7 @@ FINISHED: list[Any] = [dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_
     name="publish_documents",
     description="Delivers the outbox to the document store, in order; when it is down, nothing is lost and the next tick goes on.",
     default_status=dg.DefaultSensorStatus.RUNNING,
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=15,
 )
 def publish_documents(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Upsert the files of every new outbox materialization, oldest first; the cursor moves after the write."""
@@ -78,7 +78,7 @@ def _deliver(file: Path, store: DocumentStore) -> list[dg.AssetMaterialization]:
     name="send_alerts",
     description="Marks runs whose process is gone as failed; posts failed checks and runs to the webhook, in order, at least once.",
     default_status=dg.DefaultSensorStatus.RUNNING,
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=15,
 )
 def send_alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Walk finished runs in order; the cursor moves past a run only after all its alerts were accepted."""

@@ -70,11 +70,11 @@ def train(frame: pl.DataFrame, setup: TrainingSetup) -> TrainingResult:
     `frame` has one row per symbol and session, in any order: `symbol`, `session`, the features (nulls allowed),
     `forward_return`, `up` and the label's `known_at`. Its sessions are what the splitter counts. A fold trains on labels
     known when the last of its training sessions' labels became known, so that a label restated later stays out of it.
-    The control is the same model on labels that were shuffled within each session. Raises `TooFewSessions` for a short
+    The control is the same model on labels shuffled over all rows, before any fold is cut. Raises `TooFewSessions` for a short
     history and `ValueError` for a label that is not known or a repeated row.
     """
     ordered = _ordered(frame, setup.features)
-    shuffled = ordered.with_columns(pl.Series(CONTROL, _shuffled_within_sessions(ordered, setup.seed)))
+    shuffled = ordered.with_columns(pl.Series(CONTROL, ordered["up"].sample(fraction=1, shuffle=True, seed=setup.seed)))
     sessions = ordered["session"].unique().sort().to_list()
     folds = splits.walk_forward(
         sessions, n_folds=setup.n_folds, train_min_sessions=setup.train_min_sessions, purge=setup.horizon, embargo=setup.embargo
@@ -139,12 +139,6 @@ def _ordered(frame: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
     if repeated := len(ordered) - ordered.select(pl.struct("symbol", "session").n_unique()).item():
         raise ValueError(f"{repeated} of {len(ordered)} rows repeat a symbol and session; train on one row each.")
     return ordered.with_columns(pl.col(name).cast(pl.Float64).fill_nan(None) for name in features)
-
-
-def _shuffled_within_sessions(ordered: pl.DataFrame, seed: int) -> pl.Series:
-    """`up` with its values dealt out anew within each session: every session keeps its share of ups."""
-    session, draw = ordered["session"].to_physical().to_numpy(), np.random.default_rng(seed).random(len(ordered))
-    return ordered["up"].gather(np.lexsort((draw, session)))
 
 
 def _content_hash(ordered: pl.DataFrame) -> str:

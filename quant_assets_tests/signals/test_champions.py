@@ -128,7 +128,7 @@ def at(hour: int) -> datetime:
 
 class TestProperties:
     @given(ledger=LEDGER, closes=st.sets(HOURS, min_size=1), as_of=HOURS)
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=20, deadline=None)
     def test_equals_the_rule_read_aloud(
         self, shared: Warehouse, ledger: list[tuple[int, int, int, int]], closes: set[int], as_of: int
     ) -> None:
@@ -145,7 +145,7 @@ class TestProperties:
         assert {close: each.model_version for close, each in found.items()} == wanted
 
     @given(ledger=LEDGER, close=HOURS, more=st.lists(HOURS, min_size=1, max_size=3))
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=10, deadline=None)
     def test_no_later_training_takes_over_a_session_that_was_scored(
         self, shared: Warehouse, ledger: list[tuple[int, int, int, int]], close: int, more: list[int]
     ) -> None:

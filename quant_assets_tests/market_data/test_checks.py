@@ -1,0 +1,78 @@
+"""Checks on landed bars: what must never pass, and whether the session that is due has come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from quant_assets_tests import nights
+from quant_assets_tests.nights import BEFORE, CALENDAR, EVENING, Desk
+
+
+@pytest.fixture
+def desk(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[Desk]:
+    home, _ = nights.finished(tmp_path_factory.getbasetemp())
+    with nights.desk(nights.copied(home, tmp_path / "home")) as opened:
+        yield opened
+
+
+class TestRegression:
+    def test_another_column_or_type(self, desk: Desk) -> None:
+        desk.change("alter table market_data.daily_bars add column extra integer")
+        check = desk.checks()["schema"]
+        assert not check.passed
+        assert check.severity is dg.AssetCheckSeverity.ERROR
+        assert check.description == "Stored and declared columns differ in: [('extra', 'INTEGER')]."
+        desk.change("alter table market_data.daily_bars drop column extra")
+        desk.change("alter table market_data.daily_bars alter basis type integer using 1")
+        assert desk.checks()["schema"].description == "Stored and declared columns differ in: [('basis', 'INTEGER'), ('basis', 'VARCHAR')]."
+
+    def test_key_that_stands_twice(self, desk: Desk) -> None:
+        desk.change(
+            "insert into market_data.daily_bars select * from market_data.daily_bars where symbol in ('SYN001', 'SYN002') and session = ?",
+            EVENING,
+        )
+        check = desk.checks()["key"]
+        assert (check.passed, check.severity, check.metadata["offending_rows"].value) == (False, dg.AssetCheckSeverity.ERROR, 2)
+        assert "| SYN001 | 2025-03-14 |" in str(check.metadata["doubled"].value)
+
+    def test_symbol_that_is_late(self, desk: Desk) -> None:
+        desk.change("delete from market_data.daily_bars where symbol = 'SYN001' and session = ?", EVENING)
+        check = desk.checks()["fresh"]
+        assert (check.passed, check.severity, check.metadata["late_symbols"].value) == (False, dg.AssetCheckSeverity.WARN, 1)
+        assert check.description == "Last session stored: 2025-03-14, due: 2025-03-14; 1 symbols end in the 30 days before it."
+        assert "| SYN001 | 2025-03-13 |" in str(check.metadata["symbols"].value)
+        desk.change("delete from market_data.daily_bars where symbol = 'SYN001' and session >= ?", date(2025, 2, 12))
+        assert desk.checks()["fresh"].passed  # it ended more than 30 days ago: delisted rather than late
+
+    def test_session_that_has_not_come(self, desk: Desk) -> None:
+        desk.change("delete from market_data.daily_bars where session = ?", EVENING)
+        check = desk.checks()["fresh"]
+        assert not check.passed
+        assert check.description == "Last session stored: 2025-03-13, due: 2025-03-14; 4 symbols end in the 30 days before it."
+        desk.change("delete from market_data.daily_bars")
+        assert desk.checks()["fresh"].description == "Last session stored: none, due: 2025-03-14; 0 symbols end in the 30 days before it."
+
+
+class TestProperties:
+    def test_each_evening_looks_at_what_was_due_then(self, desk: Desk) -> None:
+        """An earlier evening is fresh though later sessions are stored, and late symbols are late as of then."""
+        for session in (date(2025, 2, 3), BEFORE, EVENING):
+            check = desk.checks(CALENDAR.known_at(session))["fresh"]
+            assert check.passed
+            assert check.metadata["due"].value == check.metadata["last_session"].value == str(session)
+        desk.change("delete from market_data.daily_bars where symbol = 'SYN001' and session = ?", BEFORE)
+        assert not desk.checks(CALENDAR.known_at(BEFORE))["fresh"].passed
+        assert desk.checks(CALENDAR.known_at(EVENING))["fresh"].passed  # it traded again
+
+    def test_versions_are_no_duplicates(self, desk: Desk) -> None:
+        desk.change(
+            "insert into market_data.daily_bars select * replace (known_at + interval 1 hour as known_at) from market_data.daily_bars"
+        )
+        checks = desk.checks()
+        assert checks["key"].passed
+        assert checks["schema"].passed
