@@ -188,13 +188,13 @@ def run_nightly(settings: Settings, plan: Plan, select: str | None, started: flo
         result = execute_job(settings, "nightly", plan, select=select, progress=progress)
         external = settings.mongodb_uri.get_secret_value()
         with nullcontext(external) if external else running(settings.home):
-            notes = evaluate_sensors(progress)
+            waiting, refused = evaluate_sensors(progress)
     stages = dict(materializations(result))
     as_of = datetime.fromisoformat(stages.get("signals/daily_signals", {}).get("as_of", plan.as_of.isoformat()))
     warnings = [f"{key}: {name} did not pass. {text}" for key, name, text in failed_checks(result)]
     failure = "" if result.success else failure_text(result)
-    summary(settings, as_of, plan.last, stages, warnings + notes, failure, time.monotonic() - started)
-    return bool(result.success)
+    summary(settings, as_of, plan.last, stages, warnings + waiting + refused, failure, time.monotonic() - started)
+    return bool(result.success) and not refused
 
 
 def execute_job(
@@ -236,25 +236,29 @@ def execute_job(
         )
 
 
-def evaluate_sensors(progress: Progress) -> list[str]:
-    """Tick our sensors in this process until they have nothing left: the same code as the daemon's. Returns what waits."""
+def evaluate_sensors(progress: Progress) -> tuple[list[str], list[str]]:
+    """Tick our sensors in this process until they have nothing left: the same code as the daemon's.
+
+    Returns what waits and heals by itself, and what was refused and needs a person.
+    """
     import dagster as dg
 
     from quant_assets.publishing.sensors import WAITING, publish_documents, send_alerts
 
-    notes = []
+    waiting, refused = list[str](), list[str]()
     with dg.DagsterInstance.get() as instance:
         for sensor in (publish_documents, send_alerts):
-            while True:
-                outcome = sensor(dg.build_sensor_context(instance=instance))
-                if not isinstance(outcome, dg.SensorResult):
-                    break
-                for event in outcome.asset_events:
-                    instance.report_runless_asset_event(event)
-                    progress.line(f"{event.asset_key.to_user_string()}: {_numbers(event.metadata)}")
+            try:
+                while isinstance(outcome := sensor(dg.build_sensor_context(instance=instance)), dg.SensorResult):
+                    for event in outcome.asset_events:
+                        instance.report_runless_asset_event(event)
+                        progress.line(f"{event.asset_key.to_user_string()}: {_numbers(event.metadata)}")
+            except QuantAssetsError as error:
+                refused.append(f"{sensor.name}: {error}")
+                continue
             if isinstance(outcome, dg.SkipReason) and (outcome.skip_message or "").startswith(WAITING):
-                notes.append(f"{sensor.name}: {outcome.skip_message}")
-    return notes
+                waiting.append(f"{sensor.name}: {outcome.skip_message}")
+    return waiting, refused
 
 
 def materializations(result: dg.ExecuteInProcessResult) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -6,6 +6,7 @@ Loads with no secret, no network and no ML library.
 from __future__ import annotations
 
 from datetime import UTC, timedelta
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
@@ -14,7 +15,7 @@ from quant_assets.data_quality import checks as data_quality_checks
 from quant_assets.feature_store import assets as feature_store
 from quant_assets.market_data import assets as market_data
 from quant_assets.market_data import checks as market_data_checks
-from quant_assets.partitions import SESSIONS, calendar_of, nightly_cron
+from quant_assets.partitions import calendar_of, nightly_cron
 from quant_assets.publishing import assets as publishing
 from quant_assets.publishing import sensors
 from quant_assets.resources import DeskResource, WarehouseResource
@@ -29,7 +30,6 @@ TRAINING = dg.AssetSelection.assets(signals.signals_model)
 nightly = dg.define_asset_job(
     "nightly",
     selection=dg.AssetSelection.all() - TRAINING,
-    partitions_def=SESSIONS,
     executor_def=dg.in_process_executor,
     description="Everything a night does: fetch, judge, compute, score, hand over. It scores but does not train.",
 )
@@ -51,10 +51,12 @@ retrain = dg.define_asset_job(
 )
 def nightly_after_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Request the session that became known since the last tick."""
-    tick = context.scheduled_execution_time.astimezone(UTC).replace(tzinfo=None)
     calendar = calendar_of(SETTINGS)
+    local = context.scheduled_execution_time.astimezone(ZoneInfo(calendar.timezone))
+    # A day earlier on the exchange's clock, which is 23 or 25 hours where that clock was changed.
+    before, tick = ((local - timedelta(days=days)).astimezone(UTC).replace(tzinfo=None) for days in (1, 0))
     session = calendar.last_known_session(tick)
-    if tick - calendar.known_at(session) >= timedelta(days=1):
+    if calendar.known_at(session) <= before:
         return dg.SkipReason(f"No session of {calendar.name} closed in the day before {tick} UTC; the last was {session}.")
     return dg.RunRequest(run_key=str(session), partition_key=str(session))
 

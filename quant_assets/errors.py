@@ -6,7 +6,17 @@ QuantAssetsError
 ├── WarehouseError       the database refused
 │   ├── WarehouseLocked  another process holds it, and did not let go in time
 │   └── SchemaMismatch   a frame does not match its table's declaration
-└── ContractError        a model was offered other features than it was trained on
+├── DbtError             the dbt project cannot be built
+├── ContractError        a model was offered other features than it was trained on
+├── TooFewSessions       the history is too short for a walk-forward
+├── TrainingFailed       the process that trains ended badly
+├── ModelUnusable        a model's local copy is missing, or is not the file that was promoted
+├── OutboxError          a file of the outbox is missing, or is not what its name says
+├── DocumentStoreError   the document store refused
+│   └── StoreUnavailable it does not answer in time; what waits is delivered later
+└── WebhookError         the webhook did not accept an alert
+
+An error of one stage alone stands in the module that raises it.
 """
 
 from __future__ import annotations

@@ -93,8 +93,8 @@ def summary(
             )
     console.print(table)
     if not failure:
-        _signals(console, settings, session, as_of)
-        _evidence(console, settings)
+        for version in _signals(console, settings, session, as_of):
+            _evidence(console, settings, version)
         if _nothing_new(stages):
             console.print("Nothing had changed since the last run: no new bar, feature, signal or document.")
     for warning in (*_recorded_faults(stages), *warnings):
@@ -107,7 +107,8 @@ def summary(
     console.print(f"tables for reading: {settings.read_copy_path}", markup=False, soft_wrap=True)
 
 
-def _signals(console: Console, settings: Settings, session: date, as_of: datetime) -> None:
+def _signals(console: Console, settings: Settings, session: date, as_of: datetime) -> list[str]:
+    """Print the strongest signals of the session; returns the model versions among their scorers."""
     signals = _warehouse(settings).read(
         """
         select symbol, probability, recommendation, scorer, model_version, contributions
@@ -118,7 +119,7 @@ def _signals(console: Console, settings: Settings, session: date, as_of: datetim
     )
     if signals.is_empty():
         console.print(f"No signals for {session}.")
-        return
+        return []
     table = Table(
         box=SIMPLE_HEAD,
         title=f"Strongest signals, over {settings.horizon} session{'s' if settings.horizon > 1 else ''}",
@@ -130,20 +131,22 @@ def _signals(console: Console, settings: Settings, session: date, as_of: datetim
         scorer = f"model {row['model_version']}" if row["scorer"] == "model" else row["scorer"]
         table.add_row(escape(row["symbol"]), f"{row['probability']:.4f}", row["recommendation"], scorer, _reasons(row["contributions"]))
     console.print(table)
+    versions: list[str] = signals["model_version"].drop_nulls().unique(maintain_order=True).to_list()
+    return versions
 
 
-def _evidence(console: Console, settings: Settings) -> None:
-    """The champion's walk-forward scores in one line, each beside what a trivial rule or shuffled labels score."""
-    champion = _warehouse(settings).read(
-        "select model_version, evidence from signals.promotions where horizon = $horizon order by promoted_at desc, recorded_at desc limit 1",
-        {"horizon": settings.horizon},
+def _evidence(console: Console, settings: Settings, version: str) -> None:
+    """A model's walk-forward scores in one line, each beside what a trivial rule or shuffled labels score."""
+    evidence = (
+        _warehouse(settings)
+        .read("select evidence from signals.promotions where model_version = $version order by promoted_at limit 1", {"version": version})[
+            "evidence"
+        ]
+        .item()
     )
-    if champion.is_empty():
-        return
-    version, evidence = champion.row(0)
     scores = {name: "none" if value is None else f"{value:.4f}" for name, value in json.loads(evidence).items()}
     console.print(
-        f"Champion {version}, out of sample: AUC {scores['auc']} (shuffled labels {scores['control_auc']}), "
+        f"Model {version}, out of sample: AUC {scores['auc']} (shuffled labels {scores['control_auc']}), "
         f"rank IC {scores['rank_ic']} (t {scores['rank_ic_t']}, shuffled {scores['control_rank_ic']}), "
         f"accuracy {scores['accuracy']} (majority class {scores['majority_accuracy']}), "
         f"log loss {scores['log_loss']} (base rate {scores['base_rate_log_loss']}).",

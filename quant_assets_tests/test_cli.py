@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,11 +16,13 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner
 
 from quant_assets.cli import main
 from quant_assets.clock import trading_calendar
+from quant_assets.publishing.sensors import PUBLISH_CURSOR, write_cursor
 from quant_assets_tests import command, market
 
 COUNT = 100
@@ -267,6 +270,19 @@ class TestNights:
         selected = command.run(life.home, "run", "--select", "feature_store/technical_v1", **life.settings)
         assert selected.returncode == 0, selected.stderr
         assert [line.split()[0] for line in selected.stdout.splitlines() if " done " in line] == ["feature_store", "dbt_features"]
+
+    def test_what_cannot_be_delivered_is_named_and_the_summary_stands(self, life: Life, tmp_path: Path) -> None:
+        shutil.copytree(life.home, tmp_path / "home")
+        spoilt = next((tmp_path / "home" / "outbox").rglob("*.jsonl.gz"))
+        spoilt.write_bytes(b"")
+        with dg.DagsterInstance.from_config(str(tmp_path / "home" / "dagster")) as instance:
+            write_cursor(instance, PUBLISH_CURSOR, 0)
+        finished = command.run(tmp_path / "home", "run", "--select", "feature_store/technical_v1", **life.settings)
+        assert finished.returncode == 1
+        warnings = [line for line in finished.stdout.splitlines() if line.startswith("Warning: publish_documents: ")]
+        assert len(warnings) == 1
+        assert spoilt.name in warnings[0]
+        assert "Strongest signals" in finished.stdout
 
     @pytest.mark.parametrize("arguments", [("run",), ("run", "--as-of", str(LAST))])
     def test_a_locked_database_is_waited_for_and_its_holder_named(self, life: Life, holder: int, arguments: tuple[str, ...]) -> None:

@@ -53,19 +53,18 @@ def signal(symbol: str, probability: float, known_at: datetime = AS_OF, **change
     return {**row, **changed}
 
 
-def store(home: Path, *signals: dict[str, Any], evidence: dict[str, float | None] | None = None) -> Settings:
-    """A database with these signals and, where there is evidence, a champion."""
+def store(home: Path, *signals: dict[str, Any]) -> Settings:
+    """A database with these signals, and with the model that made them."""
     warehouse = Warehouse(home / "quant.duckdb", "synthetic")
     with warehouse.transaction() as connection:
         for row in signals:
             append_versions(connection, DAILY_SIGNALS, pl.DataFrame([row], schema=DAILY_SIGNALS.polars_schema))
-        if evidence:
-            promotion = {
-                "model": "signal", "model_version": "1", "promoted_at": AS_OF, "trained_until": AS_OF, "horizon": 1, "feature_view": "technical_v1",
-                "definition_hash": "d", "fingerprint": "f", "model_sha256": "m", "mlflow_run_id": "r", "evidence": json.dumps(evidence),
-                "run_id": "r", "recorded_at": AS_OF,
-            }  # fmt: skip
-            append_ledger(connection, PROMOTIONS, pl.DataFrame([promotion], schema=PROMOTIONS.polars_schema))
+        promotion = {
+            "model": "signal", "model_version": "1", "promoted_at": AS_OF, "trained_until": AS_OF, "horizon": 1, "feature_view": "technical_v1",
+            "definition_hash": "d", "fingerprint": "f", "model_sha256": "m", "mlflow_run_id": "r", "evidence": json.dumps(EVIDENCE),
+            "run_id": "r", "recorded_at": AS_OF,
+        }  # fmt: skip
+        append_ledger(connection, PROMOTIONS, pl.DataFrame([promotion], schema=PROMOTIONS.polars_schema))
     with nights.environment(home):
         return load_settings(home=home)
 
@@ -80,7 +79,7 @@ def printed(
 
 class TestRegression:
     def test_a_night(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        settings = store(tmp_path, signal("AAPL", 0.55), signal("[b]MSFT", 0.40, scorer="heuristic", model_version=None), evidence=EVIDENCE)
+        settings = store(tmp_path, signal("AAPL", 0.55), signal("[b]MSFT", 0.40, scorer="heuristic", model_version=None))
         lines = printed(capsys, settings, STAGES, warnings=["fresh did not pass. [1 symbol] is late."])
         assert lines[0] == "Session 2018-02-07, as of 2018-02-07 21:30 UTC"
         assert "market_data/daily_bars new bars 618,935, restated bars 3, rejected rows 11, symbols 505" in lines
@@ -90,7 +89,7 @@ class TestRegression:
         strongest = [line for line in lines if "rsi_14" in line]
         assert strongest == ["[b]MSFT 0.4000 hold heuristic rsi_14 -0.250", "AAPL 0.5500 hold model 1 rsi_14 -0.250"]
         assert (
-            "Champion 1, out of sample: AUC 0.5102 (shuffled labels 0.4912), rank IC 0.0258 (t 1.5400, shuffled -0.0457), "
+            "Model 1, out of sample: AUC 0.5102 (shuffled labels 0.4912), rank IC 0.0258 (t 1.5400, shuffled -0.0457), "
             "accuracy 0.5100 (majority class 0.5019), log loss 0.6953 (base rate none)."
         ) in lines
         assert [line for line in lines if line.startswith("Warning: ")] == [

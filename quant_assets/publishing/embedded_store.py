@@ -197,7 +197,7 @@ def _entry(home: Path) -> tuple[str, int] | None:
     try:
         entry = json.loads((_folder(home) / "address.json").read_text())
         return f"mongodb://{HOST}:{int(entry['port'])}", int(entry["pid"])
-    except (FileNotFoundError, ValueError, KeyError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
         return None
 
 

@@ -84,12 +84,15 @@ def send_alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Walk finished runs in order; the cursor moves past a run only after all its alerts were accepted."""
     fail_dead_runs(context.instance)  # here too, for dead runs that fill the queue keep every later one from starting
     settings = load_settings()
+    finished = _finished_runs(context.instance, read_cursor(context.instance, ALERT_CURSOR))
     url = settings.webhook_url.get_secret_value()
     if not url:
+        for storage_id, _ in finished:  # passed over: a webhook that is set later tells what comes, not an old story
+            write_cursor(context.instance, ALERT_CURSOR, storage_id)
         return dg.SkipReason("No webhook: set QUANT_WEBHOOK_URL to be told of failed checks and runs.")
     sent = 0
     with Webhook(url, settings.webhook_secret.get_secret_value()) as webhook:
-        for storage_id, run in _finished_runs(context.instance, read_cursor(context.instance, ALERT_CURSOR)):
+        for storage_id, run in finished:
             try:
                 for alert in alerts_of(context.instance, run) if run else []:
                     webhook.post(alert)

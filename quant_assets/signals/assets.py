@@ -39,7 +39,9 @@ def signals_model(
     from quant_assets.signals.training_run import train_and_register
 
     night = desk.night(context, warehouse.client)
-    trained = train_and_register(warehouse.client, desk.calendar, desk.settings, night.as_of, context.run_id, MODEL_KEY.to_user_string())
+    trained = train_and_register(
+        warehouse.client, desk.calendar, desk.settings, night.as_of, context.run.run_id, MODEL_KEY.to_user_string()
+    )
     with warehouse.get_connection() as connection:
         predictions, promotions = row_count(connection, PREDICTIONS.full_name), row_count(connection, PROMOTIONS.full_name)
     yield dg.MaterializeResult(
@@ -71,7 +73,7 @@ def signals_model(
 )
 def daily_signals(context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource) -> dg.MaterializeResult[None]:
     """Score the session with the champion; the first night trains one, in a process of its own."""
-    from quant_assets.signals.nightly import score_night
+    from quant_assets.signals.nightly import score_night, scorers
     from quant_assets.signals.training_run import ensure_champion
 
     night = desk.night(context, warehouse.client)
@@ -84,12 +86,13 @@ def daily_signals(context: dg.AssetExecutionContext, warehouse: WarehouseResourc
         night.as_of,
         night.tonight,
         night.sessions,
-        context.run_id,
+        context.run.run_id,
     )
     for note in scored.notes:
         context.log.warning(note)
     key = dg.AssetKey(["signals", "daily_signals"])
-    record_partitions(context, key, scored.written.group_by("session").len("rows"))
+    record_partitions(context, key, warehouse.rows_per_session(DAILY_SIGNALS.full_name, night.sessions))
+    made_by = scorers(warehouse.client, desk.settings.horizon, night.sessions[-1], night.as_of)
     with warehouse.get_connection() as connection:
         rows = row_count(connection, DAILY_SIGNALS.full_name)
     strongest = scored.written.sort((scored.written["probability"] - 0.5).abs(), descending=True).head(20)
@@ -99,8 +102,8 @@ def daily_signals(context: dg.AssetExecutionContext, warehouse: WarehouseResourc
             "dagster/row_count": rows,
             "new_signals": scored.written.height,
             "as_of": str(night.as_of),
-            "scorer": "heuristic" if scored.notes else "model",
-            "model_version": scored.champion.model_version if scored.champion else "none",
+            "scorer": ", ".join(made_by["scorer"].unique(maintain_order=True)) or "none",
+            "model_version": ", ".join(made_by["model_version"].drop_nulls()) or "none",
             "notes": json.dumps(scored.notes),
             "strongest": markdown_table(strongest.select("symbol", "session", "probability", "recommendation"), "nothing new"),
         },

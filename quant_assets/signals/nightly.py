@@ -22,10 +22,9 @@ from quant_assets.warehouse import Warehouse, append_versions, query
 
 @dataclass(frozen=True)
 class SignalRun:
-    """What one night scored: the rows written, who scored tonight, and what a person should know."""
+    """What one night scored: the rows written, and what a person should know."""
 
     written: pl.DataFrame
-    champion: Champion | None
     notes: tuple[str, ...]
 
 
@@ -78,7 +77,18 @@ def score_night(
     )
     with warehouse.transaction() as connection:
         written = append_versions(connection, DAILY_SIGNALS, stamped.select(DAILY_SIGNALS.column_names))
-    return SignalRun(written, champion, tuple(dict.fromkeys((*notes, *replay_notes))))
+    return SignalRun(written, tuple(dict.fromkeys((*notes, *replay_notes))))
+
+
+def scorers(warehouse: Warehouse, horizon: int, session: date, as_of: datetime) -> pl.DataFrame:
+    """Who made the signals of a session as of an instant: `scorer`, `model_version` (null: the heuristic), `signals`."""
+    return warehouse.read(
+        """
+        select scorer, model_version, count(*) as signals
+        from signals.daily_signals_as_of($as_of) where session = $session and horizon = $horizon group by all order by all
+        """,
+        {"as_of": as_of, "session": session, "horizon": horizon},
+    )
 
 
 def _scored(features: pl.DataFrame, champion: Champion | None, models_path: Path, mode: str) -> tuple[pl.DataFrame, tuple[str, ...]]:

@@ -19,6 +19,7 @@ from quant_assets.publishing import embedded_store, outbox
 from quant_assets.publishing.document_store import DocumentStore
 from quant_assets.publishing.documents import Document, instant_text
 from quant_assets.publishing.outbox import OutboxError
+from quant_assets.publishing.sensors import ALERT_CURSOR, _finished_runs, read_cursor
 from quant_assets_tests import nights
 from quant_assets_tests.nights import Desk
 from quant_assets_tests.publishing.test_webhook import Receiver
@@ -325,6 +326,7 @@ class TestRegression:
     def test_without_a_webhook_nothing_is_sent(self, desk: Desk) -> None:
         failed_run(desk.instance)
         assert alert(desk) == "No webhook: set QUANT_WEBHOOK_URL to be told of failed checks and runs."
+        assert list(_finished_runs(desk.instance, read_cursor(desk.instance, ALERT_CURSOR))) == []
 
 
 class TestProperties:

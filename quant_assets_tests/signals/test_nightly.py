@@ -14,6 +14,7 @@ from quant_assets.schemas import DAILY_SIGNALS, PREDICTIONS
 from quant_assets.signals import nightly
 from quant_assets.signals.heuristic import Heuristic
 from quant_assets.signals.local_copies import load_local_copy
+from quant_assets.signals.nightly import scorers
 from quant_assets.warehouse import append_versions, content_hash
 from quant_assets_tests.signals.nights import NAMES, Desk
 
@@ -71,7 +72,7 @@ class TestTonight:
             "batch_id": new.delivery(LAST).batch_id,
         }  # fmt: skip
         assert [row | constant for row in signals.iter_rows(named=True)] == signals.to_dicts()
-        assert run.champion is None
+        assert scorers(new.warehouse, 1, new.session(LAST), new.evening(LAST)).rows() == [("heuristic", None, signals.height)]
         assert run.notes == ("no model may score tonight: the heuristic does",)
         assert run.written.height == signals.height
 
