@@ -7,6 +7,9 @@ READY := $(VENV)/.ready
 MANIFEST := dbt_features/target/manifest.json
 DBT_FILES := $(shell find dbt_features -path dbt_features/target -prune -o -path dbt_features/logs -prune -o -type f -print)
 
+# Most tests wait for a process of their own. A file's tests stay together, for they share what they made.
+SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check drills ui bench clean lock
 
@@ -19,7 +22,7 @@ run: setup  ## run the nightly job once on the embedded market (or on what .env 
 	@$(BIN)/quant-assets run
 
 test: setup  ## all tests but the drills
-	@$(BIN)/pytest -m "not drill"
+	@$(BIN)/pytest -m "not drill" $(SIDE_BY_SIDE)
 
 check: setup  ## lint and types
 	@$(BIN)/ruff check

@@ -24,11 +24,14 @@ def daily_sessions(settings: Settings) -> dg.DailyPartitionsDefinition:
     calendar = calendar_of(settings)
     first = settings.first_session_floor
     closed = calendar.closed_dates(first, calendar.sessions[-1])
+    # Days of the week that never trade as one rule: Dagster copies the list into every run, once per asset.
+    weekend = sorted({day.isoweekday() for day in closed} - {day.isoweekday() for day in calendar.between(first, calendar.sessions[-1])})
+    holidays = [datetime(day.year, day.month, day.day) for day in closed if day.isoweekday() not in weekend]
     return dg.DailyPartitionsDefinition(
         start_date=first.isoformat(),
         timezone=calendar.timezone,
         end_offset=1,
-        exclusions=[datetime(day.year, day.month, day.day) for day in closed],
+        exclusions=[*([f"0 0 * * {','.join(str(day % 7) for day in weekend)}"] if weekend else []), *holidays],
     )
 
 

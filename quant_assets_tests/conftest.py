@@ -21,6 +21,11 @@ FIRST = date(2020, 1, 2)
 Row = Mapping[str, object]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole nights first: the files at the top are the long ones, and side by side nobody waits for them at the end."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+
+
 @pytest.fixture(scope="session")
 def calendar() -> TradingCalendar:
     """New York's sessions from 2020 on; a bar is known 30 minutes after the close."""

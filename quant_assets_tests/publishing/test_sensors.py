@@ -329,6 +329,13 @@ class TestRegression:
         assert list(_finished_runs(desk.instance, read_cursor(desk.instance, ALERT_CURSOR))) == []
 
 
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iterator[tuple[Desk, Receiver]]:
+    """One instance whose history grows from example to example."""
+    with nights.desk(tmp_path_factory.mktemp("history") / "home", QUANT_WEBHOOK_URL=receiver.url("/hook")) as opened:
+        yield opened, receiver
+
+
 class TestProperties:
     @given(
         kinds=st.lists(st.sampled_from(["failed", "canceled", "succeeded"]), max_size=7),
@@ -362,9 +369,3 @@ class TestProperties:
         told = [post["run_id"] for post in posted(receiver)]
         assert list(dict.fromkeys(told)) == failed
         assert len(told) - len(failed) == sum(refused[: len(told)])
-
-    @pytest.fixture(scope="class")
-    def history(self, tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iterator[tuple[Desk, Receiver]]:
-        """One instance whose history grows from example to example."""
-        with nights.desk(tmp_path_factory.mktemp("history") / "home", QUANT_WEBHOOK_URL=receiver.url("/hook")) as opened:
-            yield opened, receiver
