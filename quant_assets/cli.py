@@ -152,11 +152,15 @@ def make_plan(settings: Settings, as_of: str | None, first: str | None, last: st
     from quant_assets.warehouse import Warehouse
 
     calendar = require_usable(settings)
-    last_in_source = make_source(settings, calendar, utc_now()).last_session()
+    now = utc_now()
+    source = make_source(settings, calendar, now)
+    last_in_source = source.last_session()
     if as_of:
         instant = calendar.as_of(as_of)
     elif last:
         instant = calendar.as_of(str(_day("--to", last)))
+    elif source.live:
+        instant = now
     elif settings.warehouse_path.exists():
         warehouse = Warehouse(settings.warehouse_path, settings.source, lock_timeout_seconds=settings.lock_timeout_seconds)
         instant = default_as_of(warehouse, settings.source, calendar, last_in_source)
@@ -176,7 +180,7 @@ def make_plan(settings: Settings, as_of: str | None, first: str | None, last: st
         begin = within[0]
     if begin < settings.first_session_floor:
         raise ConfigurationError(f"{begin} lies before QUANT_START={settings.first_session_floor}; set QUANT_START to it or earlier.")
-    return Plan(instant, begin, end, explicit=bool(as_of or last))
+    return Plan(instant, begin, end, explicit=bool(as_of or last or source.live))
 
 
 def run_nightly(settings: Settings, plan: Plan, select: str | None, started: float) -> bool:

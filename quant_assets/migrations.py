@@ -29,7 +29,20 @@ class Migration:
     sql: str
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(1, "the tables as first declared", ""),)
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(1, "the tables as first declared", ""),
+    Migration(
+        2,
+        "classes of replies; the universe by date",
+        """
+        alter table market_data.fetch_ledger add column reply_class varchar;
+        create table market_data.universe (
+            symbol varchar not null, valid_from date not null, source varchar not null, known_at timestamp not null,
+            valid_to date, batch_id varchar not null, recorded_at timestamp not null
+        )
+        """,
+    ),
+)
 
 _TYPES = {pl.String: "VARCHAR", pl.Float64: "DOUBLE", pl.Int64: "BIGINT", pl.Int32: "INTEGER", pl.Boolean: "BOOLEAN", pl.Date: "DATE"}
 

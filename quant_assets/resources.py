@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -113,7 +113,9 @@ class DeskResource(dg.ConfigurableResource[None]):
     def night(
         self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, warehouse: Warehouse, last_session: date | None = None
     ) -> Night:
-        """The night of a run: as of its tag `quant/as_of`, else of the last session in the data.
+        """The night of a run: as of its tag `quant/as_of`, else of now for a live vendor, else of the last session in the data.
+
+        Now is when the run was made, so that all its steps agree.
 
         `last_session` is what the source can deliver, where it has been asked; otherwise the stored bars tell.
         Raises `ConfigurationError` for a partition whose session was not known yet at that instant.
@@ -121,6 +123,9 @@ class DeskResource(dg.ConfigurableResource[None]):
         tagged = context.run.tags.get(AS_OF_TAG)
         if tagged:
             as_of = self.calendar.as_of(tagged)
+        elif self.source.live:
+            record = context.instance.get_run_record_by_id(context.run.run_id)
+            as_of = utc_now() if record is None else record.create_timestamp.astimezone(UTC).replace(tzinfo=None)
         else:
             last = last_session or self._last_stored(warehouse)
             as_of = default_as_of(warehouse, self.settings.source, self.calendar, last)

@@ -93,7 +93,8 @@ FETCH_LEDGER = Table(
         Column("source", pl.String, "Vendor or kind of source"),
         Column("symbol", pl.String, "Symbol asked for", nullable=True),
         Column("requested_at", INSTANT, "Wall clock of the request", "UTC"),
-        Column("status", pl.String, "landed, partial (rows were rejected), unchanged or failed"),
+        Column("status", pl.String, "landed, partial (rows were rejected), unchanged or failed; else what the reply or delivery was, in one word"),
+        Column("reply_class", pl.String, "How a vendor's reply was classified before it was parsed, null for files", nullable=True),
         Column("rows", pl.Int64, "Rows in the reply", "rows"),
         Column("payload_sha256", pl.String, "Content hash of what was received", nullable=True),
         Column("detail", pl.String, "What happened, in words"),
@@ -165,6 +166,22 @@ CORPORATE_ACTIONS = Table(
         Column("source", pl.String, "Vendor or kind of source"),
         _known_at(),
         Column("value", pl.Float64, "Split: new shares per old share; dividend: amount per share", "ratio or listing currency"),
+        Column("batch_id", pl.String, "Delivery that brought this version"),
+        _recorded_at(),
+    ),
+    ignored=("batch_id", "recorded_at"),
+)  # fmt: skip
+
+UNIVERSE = Table(
+    "market_data", "universe", Kind.VERSIONS, "one version of one stretch of time in which a symbol was in scope",
+    ("symbol", "valid_from", "source", "known_at"), "known_at",
+    "Who was in scope when: yesterday's losers stay in the past.",
+    (
+        SYMBOL,
+        Column("valid_from", pl.Date, "First session in scope"),
+        Column("source", pl.String, "Source whose scope it is"),
+        _known_at(),
+        Column("valid_to", pl.Date, "Last session in scope, null while it is", nullable=True),
         Column("batch_id", pl.String, "Delivery that brought this version"),
         _recorded_at(),
     ),
@@ -344,7 +361,7 @@ OUTBOX = Table(
 TABLES: dict[str, Table] = {
     table.full_name: table
     for table in (
-        FETCH_LEDGER, REJECTED_ROWS, INSTRUMENTS, DAILY_BARS, CORPORATE_ACTIONS,
+        FETCH_LEDGER, REJECTED_ROWS, INSTRUMENTS, UNIVERSE, DAILY_BARS, CORPORATE_ACTIONS,
         SYNTHETIC_TRUTH_STATES, SYNTHETIC_TRUTH_FAULTS, SYNTHETIC_TRUTH_SIGNAL,
         ANOMALIES, REVIEWS, TECHNICAL_V1, LABELS, VIEW_BUILDS, PREDICTIONS, PROMOTIONS, DAILY_SIGNALS, OUTBOX,
     )

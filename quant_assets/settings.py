@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="QUANT_", env_file=".env", extra="ignore", env_ignore_empty=True)
 
     home: Path = Path("var")
-    source: Literal["synthetic", "files"] = "synthetic"
+    source: Literal["synthetic", "files", "alpha_vantage", "yahoo"] = "synthetic"
     start: date | None = None
     calendar: str = "XNYS"
     universe: str = ""
@@ -41,6 +41,16 @@ class Settings(BaseSettings):
     files_path: str = ""
     files_date_format: str = ""
     files_basis: Literal["restated", "raw"] = "restated"
+
+    alpha_vantage_api_key: SecretStr = Field(SecretStr(""), validation_alias=_shared("ALPHA_VANTAGE_API_KEY"))
+    alpha_vantage_url: str = Field("https://www.alphavantage.co", validation_alias=_shared("ALPHA_VANTAGE_URL"))
+    alpha_vantage_format: Literal["csv", "json"] = "csv"
+    alpha_vantage_calls_per_second: int = Field(1, ge=0)
+    alpha_vantage_calls_per_minute: int = Field(0, ge=0)
+    alpha_vantage_calls_per_day: int = Field(25, ge=0)
+    vendor_concurrency: int = Field(4, ge=1, le=64)
+    vendor_timeout_seconds: float = Field(30.0, gt=0)
+    vendor_attempts: int = Field(4, ge=1, le=20)
 
     synthetic_seed: int = 7
     synthetic_symbols: int = Field(30, ge=1, le=20_000)
@@ -96,6 +106,14 @@ class Settings(BaseSettings):
     @property
     def outbox_path(self) -> Path:
         return self.home / "outbox"
+
+    @property
+    def payloads_path(self) -> Path:
+        return self.home / "payloads"
+
+    @property
+    def requests_path(self) -> Path:
+        return self.home / "requests.sqlite"
 
     @property
     def models_path(self) -> Path:

@@ -6,12 +6,13 @@ import dagster as dg
 
 from quant_assets import schemas
 from quant_assets.assets import DATA_ENGINEERING, record_partitions, row_count, table_spec
-from quant_assets.market_data.landing import land
+from quant_assets.market_data.delivery import Owed
+from quant_assets.market_data.landing import Landing, StoredHoldings, land
 from quant_assets.partitions import SESSIONS
 from quant_assets.resources import DeskResource, WarehouseResource
 
 BARS = dg.AssetKey(["market_data", "daily_bars"])
-LANDED = (schemas.FETCH_LEDGER, schemas.REJECTED_ROWS, schemas.DAILY_BARS, schemas.CORPORATE_ACTIONS, schemas.INSTRUMENTS)
+LANDED = (schemas.FETCH_LEDGER, schemas.REJECTED_ROWS, schemas.DAILY_BARS, schemas.CORPORATE_ACTIONS, schemas.INSTRUMENTS, schemas.UNIVERSE)
 TRUTH = (schemas.SYNTHETIC_TRUTH_STATES, schemas.SYNTHETIC_TRUTH_FAULTS, schemas.SYNTHETIC_TRUTH_SIGNAL)
 
 
@@ -28,24 +29,34 @@ def market_data(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Fetch what the source has up to the run's last session and land what is new or changed."""
     night = desk.night(context, warehouse.client, desk.source.last_session())
-    delivery = desk.source.deliver(desk.settings.first_session_floor, night.sessions[-1])
-    landing = land(warehouse.client, delivery, desk.calendar, night.as_of, context.run.run_id)
-    context.log.info(
-        f"{landing.delivered} bars of {landing.symbols} symbols: {landing.new} new, {landing.restated} restated, {landing.rejected} rows rejected"
-    )
+    holdings = StoredHoldings(warehouse.client, desk.source.name)
+    landings, owed = list[Landing](), list[Owed]()
+    for delivery in desk.source.deliveries(desk.settings.first_session_floor, night.sessions[-1], night.as_of, holdings):
+        landing = land(warehouse.client, delivery, desk.calendar, night.as_of, context.run.run_id)
+        landings.append(landing)
+        context.log.info(landing.in_words)
+        if delivery.owed:
+            owed.append(delivery.owed)
+            context.log.warning(f"Still owed: {delivery.owed.sessions} sessions of {delivery.owed.symbols} symbols. {delivery.owed.reason}")
+        if delivery.fault:
+            raise delivery.fault
     record_partitions(context, BARS, warehouse.rows_per_session("market_data.latest_daily_bars", night.sessions))
     numbers: dict[str, int | str] = {
-        "new_bars": landing.new,
-        "restated_bars": landing.restated,
-        "rejected_rows": landing.rejected,
-        "failed_requests": landing.failed_requests,
-        "symbols": landing.symbols,
-        "batch_id": landing.batch_id,
-        "source": delivery.source,
+        "new_bars": sum(landing.new for landing in landings),
+        "restated_bars": sum(landing.restated for landing in landings),
+        "rejected_rows": sum(landing.rejected for landing in landings),
+        "failed_requests": sum(landing.failed_requests for landing in landings),
+        "symbols": max((landing.symbols for landing in landings), default=0),
+        "owed_symbols": sum(debt.symbols for debt in owed),
+        "owed_sessions": sum(debt.sessions for debt in owed),
+        "deliveries": len(landings),
+        "batch_id": landings[-1].batch_id if landings else "",
+        "source": desk.source.name,
         "as_of": str(night.as_of),
     }
+    truth = [schemas.TABLES[name] for name in sorted({name for landing in landings for name in landing.truth})]
     with warehouse.get_connection() as connection:
-        for table in (*LANDED, *(schemas.TABLES[name] for name in delivery.truth)):
+        for table in (*LANDED, *truth):
             yield dg.MaterializeResult(
                 asset_key=[table.schema, table.name],
                 metadata={"dagster/row_count": row_count(connection, table.full_name), **(numbers if table is schemas.DAILY_BARS else {})},

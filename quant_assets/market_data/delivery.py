@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from typing import Protocol
 
 import polars as pl
@@ -21,7 +21,38 @@ BARS = {
 }
 ACTIONS = {"symbol": pl.String, "session": pl.Date, "kind": pl.String, "value": pl.Float64}
 REJECTED = {"file": pl.String, "line": pl.Int64, "column_name": pl.String, "value": pl.String, "reason": pl.String}
-RECEIPTS = {"symbol": pl.String, "status": pl.String, "rows": pl.Int64, "payload_sha256": pl.String, "detail": pl.String}
+RECEIPTS = {
+    "request_id": pl.String,
+    "symbol": pl.String,
+    "requested_at": pl.Datetime("us"),
+    "status": pl.String,
+    "reply_class": pl.String,
+    "rows": pl.Int64,
+    "payload_sha256": pl.String,
+    "detail": pl.String,
+}
+MEMBERS = {"symbol": pl.String, "valid_from": pl.Date, "valid_to": pl.Date}
+
+
+class Holdings(Protocol):
+    """What the warehouse already holds of one source, so that a source asks only for what is missing."""
+
+    def symbols(self) -> pl.DataFrame:
+        """One row per symbol with a bar: `symbol`, `first_session`, `last_session`."""
+        ...
+
+    def landed(self) -> frozenset[str]:
+        """The payloads (`payload_sha256`) and requests (`request_id`) that stand in the fetch ledger."""
+        ...
+
+
+@dataclass(frozen=True)
+class Owed:
+    """What a source could not fetch yet: symbols, the sessions they lack together, and why in words."""
+
+    symbols: int
+    sessions: int
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -30,8 +61,14 @@ class Delivery:
 
     `bars` has one row per symbol and session, prices without nulls (volume and adj_close may be null);
     `actions` one row per symbol, session and kind; `rejected` what could not become a bar; `receipts` one row per
-    request or file (status: landed, partial or failed). `batch_id` is derived from content, so that the same
+    request or file (status: landed, partial or failed, or a word of the source's own; `request_id` and `requested_at`
+    are null where nobody was asked and landing shall give them). `batch_id` is derived from content, so that the same
     delivery has the same id. `truth` holds tables of the synthetic market by full table name.
+
+    A delivery with `delivered_at` was received as a whole at that instant: everything in it is known from then. Without,
+    it is history, and each bar is known from its session's close plus delay. `members` are the stretches of time in
+    which symbols were in scope (`valid_to` null: still), None where the source does not say. `owed` is what it could
+    not fetch. `fault` is raised after everything else landed: the run must fail, but loses nothing.
     """
 
     source: str
@@ -42,17 +79,23 @@ class Delivery:
     rejected: pl.DataFrame
     receipts: pl.DataFrame
     truth: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    delivered_at: datetime | None = None
+    members: pl.DataFrame | None = None
+    owed: Owed | None = None
+    fault: Exception | None = None
 
 
 class Source(Protocol):
     """Where bars come from; plain Python, no orchestration."""
 
     name: str
+    live: bool
+    """Whether it answers for the present: a run without an instant of its own is then as of now, not of the last data."""
 
     def last_session(self) -> date:
         """The last session the source can deliver; raises `ConfigurationError` when the source cannot be used at all."""
         ...
 
-    def deliver(self, first: date, last: date) -> Delivery:
-        """Everything known from first to last session, both included."""
+    def deliveries(self, first: date, last: date, as_of: datetime, holdings: Holdings) -> Iterator[Delivery]:
+        """What is known as of an instant of the sessions from first to last and not held yet, in the order to land it."""
         ...

@@ -6,9 +6,9 @@ receipt of its file counts all three.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from hashlib import sha256
 
 import polars as pl
@@ -16,7 +16,7 @@ import polars as pl
 from quant_assets.clock import TradingCalendar, utc_now
 from quant_assets.errors import ConfigurationError, NotBarsError
 from quant_assets.market_data import parsing
-from quant_assets.market_data.delivery import ACTIONS, BARS, RECEIPTS, REJECTED, Delivery
+from quant_assets.market_data.delivery import ACTIONS, BARS, RECEIPTS, REJECTED, Delivery, Holdings
 from quant_assets.market_data.file_reading import BarFile, find_files, read_files
 
 _SCOPE = {
@@ -64,6 +64,7 @@ class FilesSource:
     universe: Collection[str] = ()
     start: date = date(2000, 1, 1)
     name: str = field(default="files", init=False)
+    live: bool = field(default=False, init=False)
     _cache: tuple[list[tuple[str, int, int]], _Parsed] | None = field(default=None, init=False, repr=False)
 
     def last_session(self) -> date:
@@ -81,6 +82,10 @@ class FilesSource:
             f"{self.path}: none of {sum(file.rows for file in parsed.files)} rows is a bar in scope: {parsed.rejected.height} rejected, {counts}{example}. "
             f"Check QUANT_FILES_PATH, QUANT_START ({self.start}), QUANT_UNIVERSE and QUANT_CALENDAR ({self.calendar.name})."
         )
+
+    def deliveries(self, first: date, last: date, as_of: datetime, holdings: Holdings) -> Iterator[Delivery]:
+        """One delivery: the files as they are now."""
+        yield self.deliver(first, last)
 
     def deliver(self, first: date, last: date) -> Delivery:
         """The bars, actions and rejected rows of first to last session, both included, with one receipt per file.
@@ -197,7 +202,8 @@ class FilesSource:
         ]
         unknown = sorted(set(self.universe) - set(parsed.symbols["symbol"]))
         receipts += [(symbol, "failed", 0, None, f"unknown symbol: {symbol} is in none of the files") for symbol in unknown]
-        return pl.DataFrame(receipts, schema=RECEIPTS, orient="row")
+        names = ("symbol", "status", "rows", "payload_sha256", "detail")
+        return pl.DataFrame([dict(zip(names, receipt, strict=True)) for receipt in receipts], schema=RECEIPTS)
 
 
 def _receipt(file: BarFile, count: dict[str, int], symbol: str | None) -> tuple[str | None, str, int, str | None, str]:

@@ -14,6 +14,29 @@ from quant_assets.schemas import CORPORATE_ACTIONS, DAILY_BARS, FETCH_LEDGER, IN
 from quant_assets.warehouse import Connection, Warehouse, append_ledger, append_versions, query, rewrite_current, scalar
 
 
+class StoredHoldings:
+    """What the warehouse holds of one source (`delivery.Holdings`), read when first asked."""
+
+    def __init__(self, warehouse: Warehouse, source: str) -> None:
+        self._warehouse = warehouse
+        self._source = {"source": source}
+
+    def symbols(self) -> pl.DataFrame:
+        return self._warehouse.read(
+            """
+            select symbol, min(session) as first_session, max(session) as last_session
+            from market_data.daily_bars where source = $source group by symbol order by symbol
+            """,
+            self._source,
+        )
+
+    def landed(self) -> frozenset[str]:
+        ids = self._warehouse.read(
+            "select unnest([payload_sha256, request_id]) as id from market_data.fetch_ledger where source = $source", self._source
+        )
+        return frozenset(ids["id"].drop_nulls())
+
+
 @dataclass(frozen=True)
 class Landing:
     """What one delivery changed: counts of bars, and the new and restated bars per session (`session`, `rows`)."""
@@ -27,6 +50,15 @@ class Landing:
     symbols: int
     batch_id: str
     rows_per_session: pl.DataFrame
+    truth: tuple[str, ...] = ()
+
+    @property
+    def in_words(self) -> str:
+        """One line for a log."""
+        return (
+            f"{self.batch_id}: {self.delivered} bars of {self.symbols} symbols: {self.new} new, {self.restated} restated, "
+            f"{self.rejected} rows rejected"
+        )
 
 
 def land(warehouse: Warehouse, delivery: Delivery, calendar: TradingCalendar, as_of: datetime, run_id: str) -> Landing:
@@ -68,6 +100,7 @@ def land(warehouse: Warehouse, delivery: Delivery, calendar: TradingCalendar, as
         symbols=delivery.bars["symbol"].n_unique(),
         batch_id=delivery.batch_id,
         rows_per_session=written.group_by("session").len("rows").sort("session"),
+        truth=tuple(delivery.truth),
     )
 
 
@@ -166,9 +199,9 @@ def _requests(connection: Connection, delivery: Delivery, stamp: datetime, run_i
         }
         receipts = pl.concat([receipts, pl.DataFrame([summary], schema=receipts.schema)])
     requests = receipts.with_columns(
-        request_id=pl.Series([uuid.uuid4().hex for _ in range(receipts.height)], dtype=pl.String),
+        request_id=pl.coalesce("request_id", pl.Series([uuid.uuid4().hex for _ in range(receipts.height)], dtype=pl.String)),
         source=pl.lit(delivery.source),
-        requested_at=pl.lit(stamp, pl.Datetime("us")),
+        requested_at=pl.coalesce("requested_at", pl.lit(stamp, pl.Datetime("us"))),
         batch_id=pl.lit(delivery.batch_id),
         run_id=pl.lit(run_id),
     )

@@ -20,7 +20,7 @@ to a large signal is Pearson's, ρ = 2·sin(π/6·ρs), for normal variables (K.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from hashlib import sha256
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from quant_assets.clock import TradingCalendar, utc_now
 from quant_assets.errors import ConfigurationError
-from quant_assets.market_data.delivery import ACTIONS, BARS, RECEIPTS, REJECTED, Delivery
+from quant_assets.market_data.delivery import ACTIONS, BARS, RECEIPTS, REJECTED, Delivery, Holdings
 from quant_assets.market_data.synthetic_faults import Floats, plan_faults, plant_faults, stream
 from quant_assets.schemas import SYNTHETIC_TRUTH_FAULTS, SYNTHETIC_TRUTH_SIGNAL, SYNTHETIC_TRUTH_STATES
 
@@ -76,6 +76,7 @@ class SyntheticSource:
     rank_ic: float = 0.08
     now: datetime = field(default_factory=utc_now)
     name: str = field(default="synthetic", init=False)
+    live: bool = field(default=False, init=False)
 
     def last_session(self) -> date:
         """The last session that has closed, the vendor's delay included, at `now`."""
@@ -91,6 +92,10 @@ class SyntheticSource:
                 "set QUANT_SYNTHETIC_START earlier."
             )
         return last
+
+    def deliveries(self, first: date, last: date, as_of: datetime, holdings: Holdings) -> Iterator[Delivery]:
+        """One delivery: the market is made anew each time, and tells the same."""
+        yield self.deliver(first, last)
 
     def deliver(self, first: date, last: date) -> Delivery:
         """All known bars, actions and truth from first to last session; what lies outside the known market is left out.
@@ -127,7 +132,9 @@ class SyntheticSource:
             bars=bars,
             actions=actions,
             rejected=pl.DataFrame(schema=REJECTED),
-            receipts=pl.DataFrame([(None, "landed", bars.height, content, detail)], schema=RECEIPTS, orient="row"),
+            receipts=pl.DataFrame(
+                [{"status": "landed", "rows": bars.height, "payload_sha256": content, "detail": detail}], schema=RECEIPTS
+            ),
             truth={
                 SYNTHETIC_TRUTH_STATES.full_name: states,
                 SYNTHETIC_TRUTH_FAULTS.full_name: truth_faults,
