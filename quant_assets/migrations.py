@@ -160,8 +160,30 @@ def _view_statements(preferred_source: str) -> list[str]:
     forever = "timestamp '9999-12-31'"
     return [
         *statements,
+        *_scope_statements(preferred_source),
         "create or replace macro data_quality.clean_bars_as_of(t) as table " + clean.format(bars="market_data.daily_bars_as_of(t)", t="t"),
         "create or replace view data_quality.clean_bars as " + clean.format(bars="market_data.latest_daily_bars", t=forever),
+    ]
+
+
+def _scope_statements(preferred_source: str) -> list[str]:
+    """Who is in scope: stretches of time as of an instant, and the symbols on a session; without a universe, every symbol with a bar.
+
+    A stretch that ends before it begins is one taken back: versions are never deleted.
+    """
+    source = f"source = '{_quoted(preferred_source)}'"
+    stretches = (
+        "select symbol, valid_from, valid_to from {universe} where " + source + " union all"
+        " select symbol, min(session), null from market_data.daily_bars where " + source + " and known_at <= {t}"
+        " and not exists (select 1 from market_data.universe where " + source + " and known_at <= {t}) group by symbol"
+    )
+    on = "select distinct symbol from market_data.{scope} where day between valid_from and coalesce(valid_to, date '9999-12-31')"
+    return [
+        "create or replace macro market_data.scope_as_of(t) as table " + stretches.format(universe="market_data.universe_as_of(t)", t="t"),
+        "create or replace view market_data.scope as "
+        + stretches.format(universe="market_data.latest_universe", t="timestamp '9999-12-31'"),
+        "create or replace macro market_data.universe_on_as_of(day, t) as table " + on.format(scope="scope_as_of(t)"),
+        "create or replace macro market_data.universe_on(day) as table " + on.format(scope="scope"),
     ]
 
 

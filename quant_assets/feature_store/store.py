@@ -23,6 +23,11 @@ from quant_assets.schemas import LABELS, TECHNICAL_V1, VIEW_BUILDS, Table
 from quant_assets.warehouse import Connection, Warehouse, append_ledger, query, rewrite_current, scalar
 
 FOREVER = "timestamp '9999-12-31'"
+IN_SCOPE = """exists (
+    select 1 from market_data.scope_as_of($as_of) as stretch
+    where stretch.symbol = row.symbol and row.session between stretch.valid_from and coalesce(stretch.valid_to, date '9999-12-31')
+)"""
+"""SQL that says of a `row` with symbol and session whether it was in scope, as known at `$as_of`: what signals and trainings select by."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +70,17 @@ def refresh_labels(warehouse: Warehouse, calendar: TradingCalendar, run_id: str)
 
 
 def features_as_of(connection: Connection, as_of: datetime, first: date, last: date) -> pl.DataFrame:
-    """The rows of technical_v1 from first to last session as they were known at an instant.
+    """The rows of technical_v1 from first to last session as they were known at an instant, of symbols in scope on that session.
 
     Read from the table (as it was last refreshed) where nothing in reach is newer, otherwise recomputed from the bars
-    known then.
+    known then. Who was in scope is told as known at the instant; bars outside of it are looked back on all the same.
     """
     if not _nothing_newer(connection, as_of, last):
         return _technical(_adjusted_as_of(connection, as_of), first, last)
     return query(
         connection,
-        "select * from feature_store.technical_v1 where session between $first and $last",
-        {"first": first, "last": last},
+        f"select * from feature_store.technical_v1 as row where session between $first and $last and {IN_SCOPE}",
+        {"first": first, "last": last, "as_of": as_of},
     )
 
 
@@ -86,6 +91,7 @@ def training_frame(
 
     `known_at` is when the outcome was known; no row needs anything known later than `as_of`. Restatements that came
     after it leave the frame as it was: features and labels are then recomputed from the bars known at the instant.
+    A row's symbol was in scope on its session: who left later stays, and who joined later is no part of the time before.
     """
     with warehouse.connect() as connection:
         newest = scalar(connection, "select max(session) from market_data.daily_bars where known_at <= ?", [as_of])
@@ -125,14 +131,15 @@ def _nothing_newer(connection: Connection, as_of: datetime, last: date) -> bool:
 
 
 def _technical(adjusted: pl.DataFrame, first: date, last: date) -> pl.DataFrame:
-    """The view's rows from first to last session, from adjusted bars that carry when each row was known."""
-    rows = technical_v1(adjusted).join(adjusted.select("symbol", "session", "known_at"), on=["symbol", "session"])
-    return rows.filter(pl.col("session").is_between(first, last)).select(TECHNICAL_V1.column_names)
+    """The view's rows from first to last session, from adjusted bars that carry when each was known and whether it was in scope."""
+    wanted = adjusted.filter("in_scope", pl.col("session").is_between(first, last)).select("symbol", "session", "known_at")
+    return technical_v1(adjusted).join(wanted, on=["symbol", "session"]).select(TECHNICAL_V1.column_names)
 
 
 def _adjusted_as_of(connection: Connection, as_of: datetime) -> pl.DataFrame:
     actions = "market_data.corporate_actions_as_of($as_of)"
-    bars = query(connection, _bars_sql("data_quality.clean_bars_as_of($as_of)", actions, "$as_of"), {"as_of": as_of})
+    known_bars = _bars_sql("data_quality.clean_bars_as_of($as_of)", actions, "$as_of")
+    bars = query(connection, f"select row.*, {IN_SCOPE} as in_scope from ({known_bars}) as row", {"as_of": as_of})
     known = query(
         connection,
         f"select symbol, session, kind, value, known_at from {actions} where source in (select source from data_quality.clean_bars)",

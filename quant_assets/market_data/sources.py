@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 
 from quant_assets.clock import TradingCalendar
 from quant_assets.errors import ConfigurationError
 from quant_assets.market_data.delivery import Source
+from quant_assets.market_data.universe import universe
 from quant_assets.settings import Settings
 
 
@@ -31,19 +31,3 @@ def make_source(settings: Settings, calendar: TradingCalendar, now: datetime) ->
     return FilesSource(
         settings.files_path, calendar, settings.files_basis, settings.files_date_format, universe(settings), settings.first_session_floor
     )
-
-
-def universe(settings: Settings) -> tuple[str, ...]:
-    """The symbols that `QUANT_UNIVERSE` lists, by comma or one a line in a file; empty means all."""
-    text = settings.universe.strip()
-    if not text:
-        return ()
-    path = Path(text).expanduser()
-    if "," not in text and (path.suffix or "/" in text):  # or a symbol such as BRK.B or BTC/USD
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            if path.exists() or path.suffix in {".txt", ".csv"} or text.startswith(("/", "./", "../", "~")):
-                reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
-                raise ConfigurationError(f"QUANT_UNIVERSE={text!r} cannot be read: {reason}; give a file or a comma list.") from None
-    return tuple(dict.fromkeys(symbol.strip() for symbol in text.replace("\n", ",").split(",") if symbol.strip()))

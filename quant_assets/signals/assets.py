@@ -12,6 +12,7 @@ from quant_assets.schemas import DAILY_SIGNALS, PREDICTIONS, PROMOTIONS
 
 FEATURES = ["feature_store", "technical_v1"]
 LABELS = ["feature_store", "labels"]
+UNIVERSE = ["market_data", "universe"]
 MODEL_KEY = dg.AssetKey(["signals", "model"])
 
 
@@ -19,7 +20,7 @@ MODEL_KEY = dg.AssetKey(["signals", "model"])
     specs=[
         dg.AssetSpec(
             MODEL_KEY,
-            deps=[FEATURES, LABELS],
+            deps=[FEATURES, LABELS, UNIVERSE],
             group_name="signals",
             kinds={"lightgbm", "mlflow"},
             owners=RESEARCH,
@@ -66,7 +67,9 @@ def signals_model(
 
 @dg.multi_asset(
     specs=[
-        table_spec(DAILY_SIGNALS, deps=[FEATURES, MODEL_KEY, ["signals", "predictions"]], owners=RESEARCH, kinds={"duckdb", "lightgbm"})
+        table_spec(
+            DAILY_SIGNALS, deps=[FEATURES, UNIVERSE, MODEL_KEY, ["signals", "predictions"]], owners=RESEARCH, kinds={"duckdb", "lightgbm"}
+        )
     ],
     backfill_policy=dg.BackfillPolicy.single_run(),
     partitions_def=SESSIONS,

@@ -38,7 +38,7 @@ def score_night(
     sessions: Sequence[date],
     run_id: str,
 ) -> SignalRun:
-    """Score the sessions as of an instant and store what is new; every symbol with features gets a signal.
+    """Score the sessions as of an instant and store what is new; every symbol in scope with features gets a signal.
 
     Tonight is `live`: a signal that was known before the instant gets a new version where it comes out differently, one
     known at the instant or later stands. Earlier sessions are `replayed`, by a walk-forward prediction whose model had not
@@ -107,7 +107,7 @@ def _scored(features: pl.DataFrame, champion: Champion | None, models_path: Path
 def _remarks(features: pl.DataFrame, standing: pl.DataFrame, champion: Champion | None, tonight: date, as_of: datetime) -> tuple[str, ...]:
     """What a person should know about tonight where nothing went wrong: nobody to score, nothing to score with, too late."""
     if features.is_empty():
-        return (f"no symbol has features on {tonight}: there is nothing to score",)
+        return (f"no symbol in scope has features on {tonight}: there is nothing to score",)
     if champion is None:
         return ("no model may score tonight: the heuristic does",)
     left = standing.filter((pl.col("session") == tonight) & (pl.col("stored_scorer") == "heuristic")).height

@@ -14,7 +14,7 @@ from quant_assets.feature_store.catalog import TECHNICAL_V1 as CATALOG
 from quant_assets.feature_store.catalog import model_columns
 from quant_assets.feature_store.contract import FeatureContract
 from quant_assets.feature_store.indicators import definition_hash
-from quant_assets.feature_store.store import training_frame
+from quant_assets.feature_store.store import IN_SCOPE, training_frame
 from quant_assets.schemas import INSTANT, PREDICTIONS, PROMOTIONS, TECHNICAL_V1
 from quant_assets.settings import Settings
 from quant_assets.signals import tracking
@@ -105,11 +105,11 @@ def ensure_champion(warehouse: Warehouse, calendar: TradingCalendar, settings: S
         return f"champion is version {champion.model_version}, trained until {champion.trained_until} UTC"
     needed = settings.train_min_sessions + settings.horizon + TrainingSetup.n_folds
     known = warehouse.read(
-        "select count(distinct session) as sessions from feature_store.labels where horizon = $horizon and known_at < $close",
-        {"horizon": settings.horizon, "close": calendar.close(tonight)},
+        f"select count(distinct session) as sessions from feature_store.labels as row where horizon = $horizon and known_at < $close and {IN_SCOPE}",
+        {"horizon": settings.horizon, "close": calendar.close(tonight), "as_of": as_of},
     )["sessions"].item()
     if known < needed:
-        return f"no model yet: {known} sessions have known outcomes, training needs {needed}"
+        return f"no model yet: {known} sessions have known outcomes of symbols in scope, training needs {needed}"
     try:
         train_in_own_process(as_of)
     except TrainingFailed as error:

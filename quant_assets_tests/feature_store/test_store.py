@@ -19,6 +19,7 @@ from quant_assets.market_data.landing import default_as_of, land
 from quant_assets.schemas import LABELS, TECHNICAL_V1, VIEW_BUILDS
 from quant_assets.warehouse import Warehouse, content_hash
 from quant_assets_tests.conftest import FIRST, SOURCE, Row, action, bar, clean, delivery, review
+from quant_assets_tests.market_data.test_universe import store_members
 
 FEATURES = ["rsi_14", "bb_position", "price_change_5d", "volume_ratio"]
 HISTORY = 30
@@ -232,6 +233,28 @@ class TestRegression:
         now = desk.training(desk.now, last=9)
         assert now.height == held.height
         assert not now.equals(held)
+
+    def test_who_left_stays_in_the_training_past_and_who_joined_has_none(self, desk: Desk) -> None:
+        members = [("S0", FIRST, None), ("S1", FIRST, desk.day(9)), ("S2", desk.day(12), None)]
+        before, everyone, whole = desk.now, desk.training(desk.now), desk.table("technical_v1")
+        store_members(desk.warehouse, members, before)
+        s1, s2 = pl.col("symbol") == "S1", pl.col("symbol") == "S2"
+        scope = (s1 & (pl.col("session") <= desk.day(9))) | (s2 & (pl.col("session") >= desk.day(12))) | ~(s1 | s2)
+        frame, features = desk.training(before), desk.as_of(before)
+        assert frame.equals(everyone.filter(scope))
+        assert features.equals(whole.filter(scope))  # computed over all bars: a look-back may reach before the membership
+        assert desk.table("technical_v1").equals(whole)
+        desk.set("S0", 7, 55.0)  # from now on, what was known then is recomputed
+        desk.night()
+        assert desk.training(before).equals(frame)
+        assert desk.as_of(before).equals(features)
+
+    def test_a_scope_known_later_leaves_the_frame_of_before(self, desk: Desk) -> None:
+        before = desk.now
+        held = desk.training(before)
+        store_members(desk.warehouse, [("S0", FIRST, None)], before + HOUR)
+        assert desk.training(before).equals(held)
+        assert desk.training(before + HOUR)["symbol"].unique().to_list() == ["S0"]
 
     def test_an_empty_warehouse_has_no_features(self, warehouse: Warehouse, calendar: TradingCalendar) -> None:
         assert refresh_technical(warehouse, "run").symbols == 0

@@ -1,4 +1,4 @@
-"""Which source the settings name, and which symbols."""
+"""Which source the settings name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from quant_assets.clock import TradingCalendar
 from quant_assets.errors import ConfigurationError
 from quant_assets.market_data.files import FilesSource
-from quant_assets.market_data.sources import make_source, universe
+from quant_assets.market_data.sources import make_source
 from quant_assets.market_data.synthetic import SyntheticSource
 from quant_assets.settings import load_settings
 
@@ -37,27 +37,3 @@ class TestRegression:
     def test_files_without_a_path_name_the_setting(self, calendar: TradingCalendar) -> None:
         with pytest.raises(ConfigurationError, match="QUANT_FILES_PATH"):
             make_source(load_settings(source="files", files_path=""), calendar, NOW)
-
-    @pytest.mark.parametrize(
-        ("text", "symbols"),
-        [
-            ("", ()),
-            ("  ", ()),
-            ("AAPL, MSFT,AAPL,,TRUE", ("AAPL", "MSFT", "TRUE")),
-            ("BRK.B", ("BRK.B",)),
-            ("BTC/USD", ("BTC/USD",)),
-            ("BRK.B,BF.B", ("BRK.B", "BF.B")),
-        ],
-    )
-    def test_a_list_of_symbols(self, text: str, symbols: tuple[str, ...]) -> None:
-        assert universe(load_settings(universe=text)) == symbols
-
-    def test_a_file_of_symbols_one_a_line_or_by_comma(self, tmp_path: Path) -> None:
-        (tmp_path / "symbols.txt").write_text("AAPL\n\nMSFT, ON\r\nINF\n")
-        assert universe(load_settings(universe=str(tmp_path / "symbols.txt"))) == ("AAPL", "MSFT", "ON", "INF")
-
-    @pytest.mark.parametrize("path", ["missing.txt", "missing", "binary.txt", "."])
-    def test_a_file_that_cannot_be_read_is_an_error_and_no_symbol(self, tmp_path: Path, path: str) -> None:
-        (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
-        with pytest.raises(ConfigurationError, match=r"QUANT_UNIVERSE=.* cannot be read: .*; give a file or a comma list"):
-            universe(load_settings(universe=f"{tmp_path}/{path}"))

@@ -16,6 +16,7 @@ from quant_assets.signals.heuristic import Heuristic
 from quant_assets.signals.local_copies import load_local_copy
 from quant_assets.signals.nightly import scorers
 from quant_assets.warehouse import append_versions, content_hash
+from quant_assets_tests.market_data.test_universe import store_members
 from quant_assets_tests.signals.nights import NAMES, Desk
 
 LAST = 150
@@ -115,8 +116,33 @@ class TestTonight:
     def test_an_evening_without_bars_scores_nothing_and_says_so(self, desk: Desk) -> None:
         run = desk.score(LAST + 1)
         assert run.written.height == 0
-        assert run.notes == (f"no symbol has features on {desk.session(LAST + 1)}: there is nothing to score",)
+        assert run.notes == (f"no symbol in scope has features on {desk.session(LAST + 1)}: there is nothing to score",)
         assert desk.signals().is_empty()
+
+    def test_who_is_out_of_scope_gets_no_signal_and_keeps_its_past(self, new: Desk) -> None:
+        left = [(name, new.session(1), new.session(LAST - 10)) for name in ("NA", "TRUE")]
+        stay = [(name, new.session(1), None) for name in NAMES if name not in ("NA", "TRUE")]
+        store_members(new.warehouse, [*left, *stay], new.evening(1), "synthetic")
+        new.train(new.evening(LAST))
+        predicted = new.warehouse.read("select symbol, max(session) as last from signals.predictions group by symbol order by symbol")
+        lasts = dict(predicted.iter_rows())
+        assert {lasts.pop("NA"), lasts.pop("TRUE")} == {new.session(LAST - 10)}
+        assert set(lasts.values()) == {new.session(LAST - 2)}
+        tonight = set(new.features(LAST)["symbol"])
+        assert tonight >= {"NA", "TRUE"}  # features are for whoever has bars
+        new.score(LAST, first=LAST - 12)
+        signals = new.signals()
+        assert {"NA", "TRUE"} & set(signals.filter(pl.col("session") > new.session(LAST - 10))["symbol"]) == set()
+        assert {"NA", "TRUE"} <= set(signals.filter(pl.col("session") == new.session(LAST - 10))["symbol"])
+        assert set(new.signals(LAST)["symbol"]) == tonight - {"NA", "TRUE"}
+
+    def test_an_evening_with_nobody_in_scope_says_so(self, desk: Desk) -> None:
+        store_members(desk.warehouse, [("NA", desk.session(1), desk.session(LAST - 1))], desk.evening(1), "synthetic")
+        run = desk.score(LAST)
+        assert (run.written.height, run.notes) == (
+            0,
+            (f"no symbol in scope has features on {desk.session(LAST)}: there is nothing to score",),
+        )
 
     def test_horizons_do_not_meet(self, desk: Desk) -> None:
         desk.score(LAST)

@@ -271,7 +271,7 @@ class TestEnsureChampion:
     def test_just_enough_history_is_enough(self, untrained: Desk, tmp_path: Path, child: list[datetime]) -> None:
         """148 outcomes are known before tonight's close: 142 to train on, 1 purged and 5 folds, or 143 and one too few."""
         for least, said in (
-            (143, "no model yet: 148 sessions have known outcomes, training needs 149"),
+            (143, "no model yet: 148 sessions have known outcomes of symbols in scope, training needs 149"),
             (142, "champion is version 1, trained now"),
         ):
             desk = untrained.copy(tmp_path / str(least))
