@@ -23,6 +23,7 @@ from quant_assets.market_data.delivery import Source
 from quant_assets.market_data.landing import default_as_of
 from quant_assets.market_data.sources import make_source
 from quant_assets.partitions import calendar_of
+from quant_assets.processes import is_alive, process_identity
 from quant_assets.settings import PROJECT_ROOT, Settings, load_settings
 from quant_assets.warehouse import Warehouse
 
@@ -184,11 +185,6 @@ def claim_run(instance: dg.DagsterInstance, run_id: str) -> None:
     instance.add_run_tags(run_id, claim(run_id))
 
 
-def process_identity(pid: int) -> str:
-    """Tell one process from a later one with the same number: machine, pid and start time, where the system shows it."""
-    return f"{os.uname().nodename}:{pid}:{''.join(_stat(pid)[19:20])}"
-
-
 def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark unfinished runs of this machine whose process is gone as failed and free what they hold; returns their ids.
 
@@ -197,29 +193,10 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     dead = []
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         identity, _, claimed = run.tags.get(PROCESS_TAG, "").rpartition(":")
-        if claimed != run.run_id or identity.split(":")[0] != os.uname().nodename or _is_alive(identity):
+        if claimed != run.run_id or identity.split(":")[0] != os.uname().nodename or is_alive(identity):
             continue
         pid = identity.split(":")[1]
         instance.report_run_failed(run, f"Its process ({pid}) is gone: killed, or the machine went down. Run the same again.")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         dead.append(run.run_id)
     return dead
-
-
-def _is_alive(identity: str) -> bool:
-    pid = int(identity.split(":")[1])
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return process_identity(pid) == identity and _stat(pid)[:1] != ["Z"]  # ended, but nobody has asked how
-
-
-def _stat(pid: int) -> list[str]:
-    """The fields of a process in /proc, from its state on; none where the system has no /proc."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return []

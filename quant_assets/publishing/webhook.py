@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import logging
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -20,6 +19,7 @@ import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
 from quant_assets.errors import ConfigurationError, QuantAssetsError
+from quant_assets.secret_addresses import hide_addresses
 
 TOO_MANY_REQUESTS = 429
 REMEDIES = {
@@ -39,14 +39,7 @@ class _Transient(WebhookError):
     """Worth another attempt."""
 
 
-def _host_only(record: logging.LogRecord) -> bool:
-    if isinstance(record.args, tuple):
-        record.args = tuple(f"{value.scheme}://{value.host}/…" if isinstance(value, httpx.URL) else value for value in record.args)
-    return True
-
-
-# httpx logs every request with its whole address, where services like Slack keep their secret.
-logging.getLogger("httpx").addFilter(_host_only)
+hide_addresses()  # services like Slack keep their secret in the path
 
 
 class Webhook:
