@@ -11,7 +11,10 @@ from urllib.parse import urlsplit
 from quant_assets.clock import trading_calendar, utc_now
 from quant_assets.errors import QuantAssetsError
 from quant_assets.home import require_writable
+from quant_assets.market_data.alpha_vantage import NAME as ALPHA_VANTAGE
+from quant_assets.market_data.alpha_vantage import AlphaVantageSource
 from quant_assets.market_data.sources import make_source
+from quant_assets.market_data.universe import universe
 from quant_assets.publishing.document_store import DocumentStore
 from quant_assets.publishing.embedded_store import address
 from quant_assets.publishing.webhook import Webhook
@@ -43,6 +46,7 @@ def examine(settings: Settings) -> list[Finding]:
         "home": _home,
         "calendar": _calendar,
         "source": _source,
+        "vendor": _vendor,
         "warehouse": _warehouse,
         "models": _models,
         "mlflow": _mlflow,
@@ -79,6 +83,15 @@ def _calendar(settings: Settings) -> str:
 def _source(settings: Settings) -> str:
     calendar = trading_calendar(settings.calendar, settings.first_session_floor, settings.vendor_delay_minutes)
     return f"{settings.source}, delivers up to {make_source(settings, calendar, utc_now()).last_session()}"
+
+
+def _vendor(settings: Settings) -> str:
+    if settings.source != ALPHA_VANTAGE:
+        return f"the source {settings.source} needs no key"
+    calendar = trading_calendar(settings.calendar, settings.first_session_floor, settings.vendor_delay_minutes)
+    source = AlphaVantageSource.from_settings(settings, calendar, universe(settings), utc_now())
+    host = _reached(settings.alpha_vantage_url, "QUANT_ALPHA_VANTAGE_URL")
+    return f"{host}, key present, {source.calls_left()}; no call was spent"
 
 
 def _warehouse(settings: Settings) -> str:

@@ -6,6 +6,8 @@ QuantAssetsError
 ├── WarehouseError       the database refused
 │   ├── WarehouseLocked  another process holds it, and did not let go in time
 │   └── SchemaMismatch   a frame does not match its table's declaration
+├── KeyRefused           a vendor does not accept our key: nothing can be fetched until it is mended
+├── PayloadDamaged       a stored reply of a vendor is missing, or is not what its name says
 ├── DbtError             the dbt project cannot be built
 ├── ContractError        a model was offered other features than it was trained on
 ├── TooFewSessions       the history is too short for a walk-forward

@@ -44,7 +44,7 @@ class Settings(BaseSettings):
 
     alpha_vantage_api_key: SecretStr = Field(SecretStr(""), validation_alias=_shared("ALPHA_VANTAGE_API_KEY"))
     alpha_vantage_url: str = Field("https://www.alphavantage.co", validation_alias=_shared("ALPHA_VANTAGE_URL"))
-    alpha_vantage_format: Literal["csv", "json"] = "csv"
+    alpha_vantage_format: Literal["csv", "json"] = "json"
     alpha_vantage_calls_per_second: int = Field(1, ge=0)
     alpha_vantage_calls_per_minute: int = Field(0, ge=0)
     alpha_vantage_calls_per_day: int = Field(25, ge=0)

@@ -18,7 +18,7 @@ from quant_assets.publishing.document_store import DocumentStore
 from quant_assets.settings import load_settings
 from quant_assets_tests import command, nights
 
-NOTHING_TO_MEND = {"home", "calendar", "source", "warehouse", "models", "mlflow", "document store", "webhook"}
+NOTHING_TO_MEND = {"home", "calendar", "source", "vendor", "warehouse", "models", "mlflow", "document store", "webhook"}
 
 
 @pytest.fixture
@@ -70,6 +70,16 @@ class TestRegression:
         assert found["warehouse"].text == "196 clean bars up to 2025-03-14"
         assert found["models"].text == "no champion yet: the next run trains one"
 
+    def test_a_vendor_is_looked_at_without_a_call(self, home: Path, open_port: int) -> None:
+        vendor = {"source": "alpha_vantage", "universe": "AAA", "alpha_vantage_url": f"http://127.0.0.1:{open_port}"}
+        found = examined(home=home, alpha_vantage_api_key="planted-key", alpha_vantage_calls_per_day=25, **vendor)
+        assert found["vendor"].ok
+        assert "127.0.0.1, key present, 25 of 25 calls left today (" in found["vendor"].text
+        assert "planted-key" not in text(found)
+        assert not home.exists(), "looking writes nothing"
+        assert not (missing := examined(home=home, **vendor)["vendor"]).ok
+        assert "QUANT_ALPHA_VANTAGE_API_KEY" in missing.text
+
     def test_one_fault_does_not_hide_the_next(self, home: Path, closed_port: int) -> None:
         home.mkdir()
         (home / "quant.duckdb").write_text("no database at all, but long enough to look at")
@@ -81,7 +91,7 @@ class TestRegression:
             webhook_url="ftp://example.com",
             mlflow_tracking_uri=f"http://user:planted@127.0.0.1:{closed_port}/path",
         )
-        assert {what for what, finding in found.items() if not finding.ok} == NOTHING_TO_MEND - {"home", "calendar"}
+        assert {what for what, finding in found.items() if not finding.ok} == NOTHING_TO_MEND - {"home", "calendar", "vendor"}
         assert "nowhere" in found["source"].text
         assert str(home / "quant.duckdb") in found["warehouse"].text
         assert "check QUANT_MONGODB_URI" in found["document store"].text

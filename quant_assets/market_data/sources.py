@@ -24,6 +24,10 @@ def make_source(settings: Settings, calendar: TradingCalendar, now: datetime) ->
             settings.synthetic_rank_ic,
             now,
         )
+    if settings.source == "alpha_vantage":
+        from quant_assets.market_data.alpha_vantage import AlphaVantageSource
+
+        return AlphaVantageSource.from_settings(settings, calendar, universe(settings), now)
     from quant_assets.market_data.files import FilesSource
 
     if not settings.files_path:
