@@ -28,6 +28,10 @@ def make_source(settings: Settings, calendar: TradingCalendar, now: datetime) ->
         from quant_assets.market_data.alpha_vantage import AlphaVantageSource
 
         return AlphaVantageSource.from_settings(settings, calendar, universe(settings), now)
+    if settings.source == "yahoo":
+        from quant_assets.market_data.yahoo import YahooSource
+
+        return YahooSource.from_settings(settings, calendar, universe(settings), now)
     from quant_assets.market_data.files import FilesSource
 
     if not settings.files_path:
