@@ -7,7 +7,8 @@ import dagster as dg
 from quant_assets import schemas
 from quant_assets.assets import DATA_ENGINEERING, record_partitions, row_count, table_spec
 from quant_assets.market_data.delivery import Owed
-from quant_assets.market_data.landing import Landing, StoredHoldings, land
+from quant_assets.market_data.holdings import StoredHoldings
+from quant_assets.market_data.landing import Landing, land
 from quant_assets.partitions import SESSIONS
 from quant_assets.resources import DeskResource, WarehouseResource
 

@@ -21,7 +21,7 @@ BARS = {
 }
 ACTIONS = {"symbol": pl.String, "session": pl.Date, "kind": pl.String, "value": pl.Float64}
 REJECTED = {"file": pl.String, "line": pl.Int64, "column_name": pl.String, "value": pl.String, "reason": pl.String}
-RECEIPTS = {
+RECEIPTS: dict[str, pl.DataType | type[pl.DataType]] = {
     "request_id": pl.String,
     "symbol": pl.String,
     "requested_at": pl.Datetime("us"),
@@ -45,6 +45,10 @@ class Holdings(Protocol):
         """The payloads (`payload_sha256`) and requests (`request_id`) that stand in the fetch ledger."""
         ...
 
+    def batches(self) -> Mapping[str, datetime]:
+        """When each batch (`batch_id`) landed, by the wall clock."""
+        ...
+
 
 @dataclass(frozen=True)
 class Owed:
@@ -66,9 +70,9 @@ class Delivery:
     delivery has the same id. `truth` holds tables of the synthetic market by full table name.
 
     A delivery with `delivered_at` was received as a whole at that instant: everything in it is known from then. Without,
-    it is history, and each bar is known from its session's close plus delay. `members` are the stretches of time in
-    which symbols were in scope (`valid_to` null: still), None where the source does not say. `owed` is what it could
-    not fetch. `fault` is raised after everything else landed: the run must fail, but loses nothing.
+    it is history, and each bar is known from its session's close plus delay. `listed` are the tickers that the delivery
+    lists, with or without a bar, None where it lists none. `owed` is what the source could not fetch. `fault` is raised
+    after everything else landed: the run must fail, but loses nothing.
     """
 
     source: str
@@ -80,7 +84,7 @@ class Delivery:
     receipts: pl.DataFrame
     truth: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     delivered_at: datetime | None = None
-    members: pl.DataFrame | None = None
+    listed: pl.Series | None = None
     owed: Owed | None = None
     fault: Exception | None = None
 

@@ -49,8 +49,10 @@ class BarFile:
         return name[: -len(next(ending for ending in ENDINGS if name.lower().endswith(ending)))]
 
     def read(self) -> bytes:
-        """What the file holds."""
-        return self.path.read_bytes()
+        """What the file holds, unpacked; the hash of the file as it lies there is noted."""
+        data = self.path.read_bytes()
+        self.sha256 = sha256(data).hexdigest()
+        return gzip.decompress(data) if self.path.name.lower().endswith(".gz") else data
 
     def state(self) -> tuple[int, int]:
         """Size and time of the last change: when these are as before, so is the content."""
@@ -107,7 +109,6 @@ def read_files(files: list[BarFile]) -> tuple[pl.DataFrame, pl.DataFrame]:
     for at, file in enumerate(files):
         try:
             data = file.read()
-            file.sha256 = sha256(data).hexdigest()
             if file.path.name.lower().endswith((".parquet", ".pq")):
                 table = _read_parquet(at, file, data)
                 tables[tuple(file.spelled.items())].append(table)
@@ -138,9 +139,7 @@ def read_files(files: list[BarFile]) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _text(data: bytes, file: BarFile) -> bytes:
-    """The bytes of a text file, unpacked, known to be UTF-8 and without a byte order mark; lines end in \\n or \\r\\n."""
-    if file.path.name.lower().endswith(".gz"):
-        data = gzip.decompress(data)
+    """The bytes of a text file, known to be UTF-8 and without a byte order mark; lines end in \\n or \\r\\n."""
     if b"\0" in data:
         raise ConfigurationError(f"{file.name} is not a text file (it holds zero bytes); write it as CSV in UTF-8, or remove it.")
     try:

@@ -27,8 +27,8 @@ _SCOPE = {
 
 
 @dataclass(frozen=True)
-class _Parsed:
-    """A whole delivery, before a range is cut from it: frames carry `file`, the position in `files`."""
+class Parsed:
+    """What stands in files, before a range is cut from it: frames carry `file`, the position in `files`."""
 
     files: list[BarFile]
     bars: pl.DataFrame
@@ -65,7 +65,7 @@ class FilesSource:
     start: date = date(2000, 1, 1)
     name: str = field(default="files", init=False)
     live: bool = field(default=False, init=False)
-    _cache: tuple[list[tuple[str, int, int]], _Parsed] | None = field(default=None, init=False, repr=False)
+    _cache: tuple[list[tuple[str, int, int]], Parsed] | None = field(default=None, init=False, repr=False)
 
     def last_session(self) -> date:
         """The newest session with a bar in scope; raises `ConfigurationError` when there is none, or nothing can be read."""
@@ -107,20 +107,24 @@ class FilesSource:
             receipts=self._receipts(parsed, bars, rejected),
         )
 
-    def _parse(self) -> _Parsed:
+    def _parse(self) -> Parsed:
         files = [BarFile(name, path) for name, path in find_files(self.path)]
         state = [(file.name, *file.state()) for file in files]
         if self._cache is None or self._cache[0] != state:
-            self._cache = (state, self._read(files))
+            parsed = self.parse(files)
+            if (problems := [file.problem for file in files if file.problem is not None]) and not any(file.rows for file in files):
+                kind = NotBarsError if all(isinstance(problem, NotBarsError) for problem in problems) else ConfigurationError
+                count = f"none of {len(files)} files holds bars. " if len(files) > 1 else ""
+                raise kind(f"QUANT_FILES_PATH={self.path}: {count}{' '.join(str(problem) for problem in problems[:3])}")
+            self._cache = (state, parsed)
         return self._cache[1]
 
-    def _read(self, files: list[BarFile]) -> _Parsed:
-        """Read everything, then decide over the whole delivery: dates, scope, sessions, repetitions."""
+    def parse(self, files: list[BarFile], repeats_within: tuple[str, ...] = ()) -> Parsed:
+        """Read everything, then decide over the whole of it: dates, scope, sessions, repetitions.
+
+        Of rows that repeat one (symbol, session) one lands at most, here or, with `repeats_within` = ("file",), in each file.
+        """
         rows, faults = read_files(files)
-        if problems := [file.problem for file in files if file.problem is not None and not rows.height]:
-            kind = NotBarsError if all(isinstance(problem, NotBarsError) for problem in problems) else ConfigurationError
-            count = f"none of {len(files)} files holds bars. " if len(files) > 1 else ""
-            raise kind(f"QUANT_FILES_PATH={self.path}: {count}{' '.join(str(problem) for problem in problems[:3])}")
         dates = parsing.read_dates(rows["date"].unique(), self.date_format)
         names = pl.DataFrame(
             {
@@ -145,7 +149,7 @@ class FilesSource:
 
         faults = pl.concat([faults.join(rows, on=["file", "line"], how="semi"), self._date_faults(rows, faults, names)])
         sound = rows.join(faults, on=["file", "line"], how="anti", maintain_order="left")
-        again = _repetitions(sound, names)
+        again = _repetitions(sound, names, [*repeats_within, "symbol", "session"])
         bars = sound.join(again, on=["file", "line"], how="anti").with_columns(pl.col("symbol").cast(pl.String)).sort("symbol", "session")
         rejected = (
             pl.concat([faults, again])
@@ -155,7 +159,7 @@ class FilesSource:
             .join(rows.select("file", "line", "session"), on=["file", "line"], how="left", maintain_order="left")
             .join(names.select("file", "file_name"), on="file", how="left", maintain_order="left")
         )
-        return _Parsed(files, bars, rejected, ignored, symbols, self._batch_id(files))
+        return Parsed(files, bars, rejected, ignored, symbols, self._batch_id(files))
 
     def _date_faults(self, rows: pl.DataFrame, faults: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
         """Rows whose date is missing, cannot be read, or is no session that has closed."""
@@ -184,7 +188,7 @@ class FilesSource:
         content = [(file.name, file.sha256) for file in files]
         return "files-" + sha256(repr((content, self.basis, self.date_format, self.calendar.name)).encode()).hexdigest()[:16]
 
-    def _receipts(self, parsed: _Parsed, bars: pl.DataFrame, rejected: pl.DataFrame) -> pl.DataFrame:
+    def _receipts(self, parsed: Parsed, bars: pl.DataFrame, rejected: pl.DataFrame) -> pl.DataFrame:
         def counted(frame: pl.DataFrame, name: str) -> pl.DataFrame:
             return frame.group_by("file").agg(pl.len().cast(pl.Int64).alias(name))
 
@@ -224,9 +228,9 @@ def _actions(bars: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(parts).sort("symbol", "session", "kind").cast(ACTIONS)  # type: ignore[arg-type]
 
 
-def _repetitions(rows: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
-    """State a fault (`parsing.FAULTS`) for each row that repeats another's symbol and session, in the order of files and lines."""
-    key, values = ["symbol", "session"], ["open", "high", "low", "close", "volume", "dividend", "split"]
+def _repetitions(rows: pl.DataFrame, names: pl.DataFrame, key: list[str]) -> pl.DataFrame:
+    """State a fault (`parsing.FAULTS`) for each row that repeats another's key, in the order of files and lines."""
+    values = ["open", "high", "low", "close", "volume", "dividend", "split"]
     twice = rows.group_by(key).len().filter(pl.col("len") > 1)
     again = rows.join(twice, on=key, how="semi").join(names, on="file").sort("file", "line")
     place = pl.format("{} line {}", "file_name", "line")

@@ -3,47 +3,36 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
 import polars as pl
 
 from quant_assets.clock import TradingCalendar, utc_now
-from quant_assets.market_data.delivery import Delivery
+from quant_assets.market_data.delivery import RECEIPTS, Delivery
+from quant_assets.market_data.listing import land_listing
+from quant_assets.market_data.naming import instrument_versions, named
+from quant_assets.market_data.refusal import refused, shared_series
 from quant_assets.schemas import CORPORATE_ACTIONS, DAILY_BARS, FETCH_LEDGER, INSTRUMENTS, REJECTED_ROWS, TABLES, Table
 from quant_assets.warehouse import Connection, Warehouse, append_ledger, append_versions, query, rewrite_current, scalar
 
-
-class StoredHoldings:
-    """What the warehouse holds of one source (`delivery.Holdings`), read when first asked."""
-
-    def __init__(self, warehouse: Warehouse, source: str) -> None:
-        self._warehouse = warehouse
-        self._source = {"source": source}
-
-    def symbols(self) -> pl.DataFrame:
-        return self._warehouse.read(
-            """
-            select symbol, min(session) as first_session, max(session) as last_session
-            from market_data.daily_bars where source = $source group by symbol order by symbol
-            """,
-            self._source,
-        )
-
-    def landed(self) -> frozenset[str]:
-        ids = self._warehouse.read(
-            "select unnest([payload_sha256, request_id]) as id from market_data.fetch_ledger where source = $source", self._source
-        )
-        return frozenset(ids["id"].drop_nulls())
+CORRECTION = timedelta(seconds=1)
+"""What was delivered at an instant, and is known so little after it, is the same delivery told again."""
+SAME_VALUE = 1e-4
+"""An action's value that differs by a smaller share was inferred from other digits: that is no news."""
 
 
 @dataclass(frozen=True)
 class Landing:
-    """What one delivery changed: counts of bars, and the new and restated bars per session (`session`, `rows`)."""
+    """What one delivery changed: counts of bars, the new and restated bars per session (`session`, `rows`), its receipts.
+
+    `late` counts new bars of sessions before the delivery's newest: an earlier delivery should have brought them.
+    """
 
     delivered: int
     new: int
     restated: int
+    late: int
     actions: int
     rejected: int
     failed_requests: int
@@ -51,14 +40,15 @@ class Landing:
     batch_id: str
     rows_per_session: pl.DataFrame
     truth: tuple[str, ...] = ()
+    newcomers: tuple[str, ...] = ()
+    receipts: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=RECEIPTS))
 
     @property
     def in_words(self) -> str:
         """One line for a log."""
-        return (
-            f"{self.batch_id}: {self.delivered} bars of {self.symbols} symbols: {self.new} new, {self.restated} restated, "
-            f"{self.rejected} rows rejected"
-        )
+        extras = {"late": self.late, "rows rejected": self.rejected, "actions": self.actions, "tickers in new hands": len(self.newcomers)}
+        more = "".join(f", {count:,} {what}" for what, count in extras.items() if count)
+        return f"{self.batch_id}: {self.delivered:,} bars of {self.symbols:,} symbols: {self.new:,} new, {self.restated:,} restated{more}"
 
 
 def land(warehouse: Warehouse, delivery: Delivery, calendar: TradingCalendar, as_of: datetime, run_id: str) -> Landing:
@@ -67,33 +57,52 @@ def land(warehouse: Warehouse, delivery: Delivery, calendar: TradingCalendar, as
     Bars of history are known at their close plus delay (`assumed`), and so is tonight's bar (`observed`). A changed value,
     or a row that fills a hole in what was already loaded, is known from `as_of` (`observed`); where something else was
     stored as known at that instant or later, from one microsecond after it, for what was read as of then must stay.
+
+    What was delivered at an instant is known from that instant, all of it (`observed`). A delivery that comes after a
+    later one was landed brings what is missing and changes nothing else. One in which many symbols carry one series
+    is refused as a whole: only its receipts are kept.
     """
     stamp = utc_now()
+    if why := shared_series(delivery.bars):
+        delivery = refused(delivery, why)
+    instant = delivery.delivered_at or as_of
     with warehouse.transaction() as connection:
-        tonight = calendar.last_known_session(as_of)
-        seen_at = _seen_at(connection, delivery.source, as_of)
-        bars = _clocked(connection, delivery.bars, delivery.source, calendar, seen_at).with_columns(
+        newest = _newest_known(connection, delivery.source, instant)
+        seen_at = newest + timedelta(microseconds=1) if newest else instant
+        overtaken = delivery.delivered_at is not None and seen_at - instant > CORRECTION
+        delivery, newcomers = named(connection, delivery, calendar)
+        marks = {"batch_id": pl.lit(delivery.batch_id), "recorded_at": pl.lit(stamp, pl.Datetime("us"))}
+        bars = _clocked(connection, delivery.bars, delivery, calendar, seen_at).with_columns(
             basis=pl.lit(delivery.basis),
-            known_at_basis=pl.when(pl.col("late") | (pl.col("session") == tonight)).then(pl.lit("observed")).otherwise(pl.lit("assumed")),
-            batch_id=pl.lit(delivery.batch_id),
-            recorded_at=pl.lit(stamp, pl.Datetime("us")),
+            known_at_basis=pl.when(pl.col("late") | (pl.col("session") == calendar.last_known_session(as_of)))
+            .then(pl.lit("observed"))
+            .otherwise(pl.lit("assumed")),
+            **marks,
         )
-        actions = _clocked(connection, delivery.actions, delivery.source, calendar, seen_at).with_columns(
-            batch_id=pl.lit(delivery.batch_id), recorded_at=pl.lit(stamp, pl.Datetime("us"))
-        )
+        actions = _news(connection, _clocked(connection, delivery.actions, delivery, calendar, seen_at)).with_columns(**marks)
+        if overtaken:
+            bars, actions = _missing(connection, bars, DAILY_BARS), _missing(connection, actions, CORPORATE_ACTIONS)
         seen = {"known_at": seen_at}
         written = append_versions(connection, DAILY_BARS, _declared(bars, DAILY_BARS), {**seen, "known_at_basis": "observed"})
         actions_written = append_versions(connection, CORPORATE_ACTIONS, _declared(actions, CORPORATE_ACTIONS), seen)
-        append_versions(connection, INSTRUMENTS, _instruments(connection, delivery.source, calendar, stamp), seen)
-        rejected = delivery.rejected.with_columns(batch_id=pl.lit(delivery.batch_id), recorded_at=pl.lit(stamp, pl.Datetime("us")))
-        append_ledger(connection, REJECTED_ROWS, _declared(rejected, REJECTED_ROWS))
+        begun = instrument_versions(connection, written, newcomers, delivery.source, seen_at, stamp)
+        append_versions(connection, INSTRUMENTS, begun, seen)
+        if delivery.listed is not None and not overtaken:
+            session = calendar.last_known_session(instant)
+            land_listing(
+                connection, delivery.listed, delivery.source, session, calendar.previous(session), seen_at, delivery.batch_id, stamp
+            )
+        append_ledger(connection, REJECTED_ROWS, _declared(delivery.rejected.with_columns(**marks), REJECTED_ROWS))
         append_ledger(connection, FETCH_LEDGER, _requests(connection, delivery, stamp, run_id))
         for name, truth in delivery.truth.items():
             rewrite_current(connection, TABLES[name], _declared(truth, TABLES[name]), truth.select(pl.col("session").unique()))
+    fresh = written.filter(~pl.col("was_known"))
+    newest_session = pl.lit(delivery.bars["session"].max(), pl.Date)
     return Landing(
         delivered=delivery.bars.height,
-        new=written.height - int(written["was_known"].sum()),
-        restated=int(written["was_known"].sum()),
+        new=fresh.height,
+        restated=written.height - fresh.height,
+        late=fresh.filter((pl.col("known_at_basis") == "observed") & (pl.col("session") < newest_session)).height,
         actions=actions_written.height,
         rejected=delivery.rejected.height,
         failed_requests=delivery.receipts.filter(pl.col("status") == "failed").height,
@@ -101,6 +110,8 @@ def land(warehouse: Warehouse, delivery: Delivery, calendar: TradingCalendar, as
         batch_id=delivery.batch_id,
         rows_per_session=written.group_by("session").len("rows").sort("session"),
         truth=tuple(delivery.truth),
+        newcomers=tuple(newcomers["symbol"]),
+        receipts=delivery.receipts,
     )
 
 
@@ -118,8 +129,8 @@ def default_as_of(warehouse: Warehouse, source: str, calendar: TradingCalendar, 
     return max(calendar.known_at(last_session), newest) if isinstance(newest, datetime) else calendar.known_at(last_session)
 
 
-def _seen_at(connection: Connection, source: str, as_of: datetime) -> datetime:
-    """From when the changes of a delivery are known: `as_of`, or just after everything known then or later.
+def _newest_known(connection: Connection, source: str, instant: datetime) -> datetime | None:
+    """The newest instant, not before the given one, from which something stored is known; None where there is none.
 
     A change that shared its instant with something stored before would alter what was read as of it, and would leave
     no trace in the `known_at` of the rows that rest on it.
@@ -128,75 +139,81 @@ def _seen_at(connection: Connection, source: str, as_of: datetime) -> datetime:
         connection,
         """
         select max(known_at) from (
-            select known_at from market_data.daily_bars where source = $1
-            union all select known_at from market_data.corporate_actions where source = $1
-            union all select known_at from data_quality.anomalies
-            union all select decided_at from data_quality.reviews
+            select known_at from market_data.daily_bars where source = $1 and known_at >= $2
+            union all select known_at from market_data.corporate_actions where source = $1 and known_at >= $2
+            union all select known_at from data_quality.anomalies where known_at >= $2
+            union all select decided_at from data_quality.reviews where decided_at >= $2
         )
         """,
-        [source],
+        [source, instant],
     )
-    return as_of if newest is None or newest < as_of else newest + timedelta(microseconds=1)
+    return newest
 
 
-def _clocked(connection: Connection, frame: pl.DataFrame, source: str, calendar: TradingCalendar, seen_at: datetime) -> pl.DataFrame:
+def _clocked(connection: Connection, frame: pl.DataFrame, delivery: Delivery, calendar: TradingCalendar, seen_at: datetime) -> pl.DataFrame:
     """Add `source`, `known_at` and `late`: whether the row fills a hole behind what its symbol already had."""
+    frame = frame.with_columns(source=pl.lit(delivery.source))
+    seen = pl.lit(seen_at, pl.Datetime("us"))
+    if delivery.delivered_at is not None:
+        return frame.with_columns(known_at=seen, late=pl.lit(True))
     stored = query(
         connection,
         """
         select symbol, min(session) as first_session, (select max(session) from market_data.daily_bars where source = $source) as high_water
         from market_data.daily_bars where source = $source group by symbol
         """,
-        {"source": source},
+        {"source": delivery.source},
     )
-    if frame.is_empty():
-        sessions = calendar.frame(date.max, date.max)
-    else:
-        first, last = frame.select(first=pl.col("session").min(), last=pl.col("session").max()).row(0)
-        sessions = calendar.frame(first, last)
+    first, last = frame.select(first=pl.col("session").min(), last=pl.col("session").max()).row(0)
+    sessions = calendar.frame(first or date.max, last or date.max)
     late = (pl.col("session") > pl.col("first_session")) & (pl.col("session") <= pl.col("high_water"))
     return (
         frame.join(sessions.select("session", "known_at"), on="session", how="left")
         .join(stored, on="symbol", how="left")
-        .with_columns(late=late.fill_null(False), source=pl.lit(source))
-        .with_columns(
-            known_at=pl.when("late").then(pl.max_horizontal("known_at", pl.lit(seen_at, pl.Datetime("us")))).otherwise("known_at")
-        )
+        .with_columns(late=late.fill_null(False))
+        .with_columns(known_at=pl.when("late").then(pl.max_horizontal("known_at", seen)).otherwise("known_at"))
     )
 
 
-def _instruments(connection: Connection, source: str, calendar: TradingCalendar, stamp: datetime) -> pl.DataFrame:
-    listed = query(
+def _news(connection: Connection, actions: pl.DataFrame) -> pl.DataFrame:
+    """The actions that are not stored with nearly the same value."""
+    connection.register("told", actions.select("symbol", "session", "kind", "source", "value"))
+    known = query(
         connection,
-        "select symbol, min(session) as valid_from from market_data.daily_bars where source = $source group by symbol",
-        {"source": source},
+        """
+        select symbol, session, kind, source from told join market_data.latest_corporate_actions as known using (symbol, session, kind, source)
+        where abs(told.value - known.value) <= $share * abs(known.value)
+        """,
+        {"share": SAME_VALUE},
     )
-    if listed.is_empty():
-        return pl.DataFrame(schema=INSTRUMENTS.polars_schema)
-    known = calendar.frame(*listed.select(first=pl.col("valid_from").min(), last=pl.col("valid_from").max()).row(0))
-    listed = listed.join(known.select(valid_from="session", known_at="known_at"), on="valid_from").with_columns(
-        ticker="symbol", valid_to=pl.lit(None, pl.Date), source=pl.lit(source), recorded_at=pl.lit(stamp, pl.Datetime("us"))
-    )
-    return _declared(listed, INSTRUMENTS)
+    connection.unregister("told")
+    return actions.join(known, on=["symbol", "session", "kind", "source"], how="anti", maintain_order="left")
+
+
+def _missing(connection: Connection, frame: pl.DataFrame, table: Table) -> pl.DataFrame:
+    """The rows of which no version is stored."""
+    names = ", ".join(table.entity)
+    connection.register("offered", frame.select(table.entity))
+    stored = query(connection, f"select {names} from offered semi join {table.full_name} using ({names})")
+    connection.unregister("offered")
+    return frame.join(stored, on=table.entity, how="anti")
 
 
 def _requests(connection: Connection, delivery: Delivery, stamp: datetime, run_id: str) -> pl.DataFrame:
     """One ledger row per receipt; files that were received before with the same content share one row."""
-    before = query(
-        connection,
-        "select distinct payload_sha256 from market_data.fetch_ledger where source = $source and status in ('landed', 'partial')",
-        {"source": delivery.source},
-    )["payload_sha256"]
-    again = delivery.receipts.filter(pl.col("payload_sha256").is_in(before.implode()))
-    receipts = delivery.receipts.filter(~pl.col("payload_sha256").is_in(before.implode()).fill_null(False))
+    receipts = delivery.receipts
+    received = pl.Series("payload_sha256", [], pl.String)
+    if delivery.delivered_at is None:
+        received = query(
+            connection,
+            "select distinct payload_sha256 from market_data.fetch_ledger where source = $source and status in ('landed', 'partial')",
+            {"source": delivery.source},
+        )["payload_sha256"]
+    # A vendor's reply is a request of its own, whatever it says; a file lies there and is only read again.
+    is_again = pl.col("payload_sha256").is_in(received.implode()).fill_null(False) & pl.col("request_id").is_null()
+    again, receipts = receipts.filter(is_again), receipts.filter(~is_again)
     if again.height:
-        summary = {
-            "symbol": None,
-            "status": "unchanged",
-            "rows": int(again["rows"].sum()),
-            "payload_sha256": None,
-            "detail": f"{again.height} payloads as received before",
-        }
+        summary = {"status": "unchanged", "rows": int(again["rows"].sum()), "detail": f"{again.height} payloads as received before"}
         receipts = pl.concat([receipts, pl.DataFrame([summary], schema=receipts.schema)])
     requests = receipts.with_columns(
         request_id=pl.coalesce("request_id", pl.Series([uuid.uuid4().hex for _ in range(receipts.height)], dtype=pl.String)),

@@ -32,8 +32,11 @@ def make_source(settings: Settings, calendar: TradingCalendar, now: datetime) ->
         from quant_assets.market_data.yahoo import YahooSource
 
         return YahooSource.from_settings(settings, calendar, universe(settings), now)
+    from quant_assets.market_data.archives import ArchivesSource, find_archives
     from quant_assets.market_data.files import FilesSource
 
+    if find_archives(settings.files_path):
+        return ArchivesSource(settings.files_path, calendar, settings.files_date_format, universe(settings), settings.first_session_floor)
     if not settings.files_path:
         raise ConfigurationError("QUANT_SOURCE=files needs QUANT_FILES_PATH: a file, folder or glob of CSV or Parquet with daily bars.")
     return FilesSource(
