@@ -76,12 +76,14 @@ def read_reply(ask: Ask, reply: Reply, calendar: TradingCalendar) -> Reading:
     refused = pl.concat([frame.filter(pl.col("reason").is_not_null() & ~pl.col("held")).select(FAULT) for frame in (rows, events)])
     new = bars.filter(~pl.col("held")).height
     status = "failed" if ask.held_to is None and not new else "partial" if refused.height else "landed" if new else "unchanged"
+    # Only an id with this mark says that the history was asked; one that waits for a split to settle is asked again.
+    answered = status != "failed" and not unsettled
     return Reading(
         bars=bars.select(symbol, *list(BARS)[1:]),
         actions=events.filter(sound).select(symbol, *list(ACTIONS)[1:]),
         rejected=refused.select(pl.lit(f"chart/{ticker}").alias("file"), *list(REJECTED)[1:]),
         receipt={
-            "request_id": f"{request_mark(ask.symbol)}{ask.first}:{reply.requested_at.isoformat()}" if status != "failed" else None,
+            "request_id": f"{request_mark(ask.symbol)}{ask.first}:{reply.requested_at.isoformat()}" if answered else None,
             **_receipt(ask, reply, ReplyClass.DATA, status),
             "rows": chart.rows.height,
             "detail": _detail(ask, traded, rows, bars, new),
