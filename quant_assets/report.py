@@ -170,6 +170,7 @@ def _recorded_faults(done: dict[str, dict[str, Any]]) -> list[str]:
     faults = [
         (landed.get("failed_requests"), "files or symbols gave no bars: see market_data.fetch_ledger"),
         (landed.get("rejected_rows"), "rows were no bars: see market_data.rejected_rows"),
+        (landed.get("owed_sessions"), f"sessions of {landed.get('owed_symbols', 0):,} symbols are still owed: the next run goes on there"),
         (judged.get("held_back"), "bars are held back: see data_quality.anomalies"),
     ]
     return [f"{count:,} {where}." for count, where in faults if count]

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 import dagster as dg
+import polars as pl
 
 from quant_assets import schemas
-from quant_assets.assets import DATA_ENGINEERING, record_partitions, row_count, table_spec
+from quant_assets.assets import DATA_ENGINEERING, markdown_table, record_partitions, row_count, table_spec
 from quant_assets.market_data.delivery import Owed
 from quant_assets.market_data.holdings import StoredHoldings
 from quant_assets.market_data.landing import Landing, land
@@ -42,15 +43,19 @@ def market_data(
         if delivery.fault:
             raise delivery.fault
     record_partitions(context, BARS, warehouse.rows_per_session("market_data.latest_daily_bars", night.sessions))
-    numbers: dict[str, int | str] = {
+    numbers: dict[str, dg.MetadataValue | int | str] = {
         "new_bars": sum(landing.new for landing in landings),
         "restated_bars": sum(landing.restated for landing in landings),
+        "late_bars": sum(landing.late for landing in landings),
+        "new_actions": sum(landing.actions for landing in landings),
         "rejected_rows": sum(landing.rejected for landing in landings),
         "failed_requests": sum(landing.failed_requests for landing in landings),
         "symbols": max((landing.symbols for landing in landings), default=0),
+        "tickers_in_new_hands": ", ".join(symbol for landing in landings for symbol in landing.newcomers) or "none",
         "owed_symbols": sum(debt.symbols for debt in owed),
         "owed_sessions": sum(debt.sessions for debt in owed),
         "deliveries": len(landings),
+        "not_as_they_should_be": markdown_table(_faults(landings).head(50)),
         "batch_id": landings[-1].batch_id if landings else "",
         "source": desk.source.name,
         "as_of": str(night.as_of),
@@ -62,3 +67,9 @@ def market_data(
                 asset_key=[table.schema, table.name],
                 metadata={"dagster/row_count": row_count(connection, table.full_name), **(numbers if table is schemas.DAILY_BARS else {})},
             )
+
+
+def _faults(landings: list[Landing]) -> pl.DataFrame:
+    """What did not come as it should, by request or delivery."""
+    receipts = pl.concat([landing.receipts.select("symbol", "status", "rows", "detail") for landing in landings] or [pl.DataFrame()])
+    return receipts.filter(~pl.col("status").is_in(["landed", "unchanged"])) if receipts.width else receipts

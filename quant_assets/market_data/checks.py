@@ -8,7 +8,7 @@ import polars as pl
 
 from quant_assets.assets import markdown_table
 from quant_assets.market_data.assets import BARS
-from quant_assets.resources import DeskResource, WarehouseResource
+from quant_assets.resources import DeskResource, Night, WarehouseResource
 from quant_assets.schemas import DAILY_BARS
 
 
@@ -18,6 +18,11 @@ from quant_assets.schemas import DAILY_BARS
         dg.AssetCheckSpec("key", asset=BARS, blocking=True, description="No two rows share symbol, session, source and known_at."),
         dg.AssetCheckSpec(
             "fresh", asset=BARS, description="The last session is there, for every symbol that traded in the 30 days before it."
+        ),
+        dg.AssetCheckSpec(
+            "deliveries",
+            asset=BARS,
+            description="Every dated delivery of the run's sessions came whole and once, or was healed by a later one.",
         ),
     ],
 )
@@ -50,6 +55,7 @@ def daily_bars_checks(
         metadata={"offending_rows": doubled.height, "doubled": markdown_table(doubled.head(20))},
     )
     night = desk.night(context, warehouse.client)
+    yield _deliveries(night, warehouse, desk)
     last = warehouse.client.read(
         """
         select symbol, max(session) as last_session from market_data.latest_daily_bars
@@ -71,4 +77,39 @@ def daily_bars_checks(
             "due": str(night.tonight),
             "symbols": markdown_table(late.head(20)),
         },
+    )
+
+
+def _deliveries(night: Night, warehouse: WarehouseResource, desk: DeskResource) -> dg.AssetCheckResult:
+    """The dated deliveries that were empty, partial, stale, late, repeated or refused, and whether their session is whole by now."""
+    faulty = warehouse.client.read(
+        """
+        with told as (
+            select *, try_cast(regexp_replace(batch_id, '^(\\d{4})-?(\\d{2})-?(\\d{2})\\.tar\\.gz-.*$', '\\1-\\2-\\3') as date) as dated
+            from market_data.fetch_ledger where source = $source and status not in ('landed', 'unchanged')
+        ),
+        counts as (
+            select session, count(*) as bars, lag(count(*)) over (order by session) as bars_before
+            from market_data.latest_daily_bars
+            where source = $source and session between $first - to_days(10) and $last group by session
+        )
+        select regexp_extract(batch_id, '^(.*)-', 1) as delivery, status, coalesce(bars, 0) as bars, bars_before,
+            coalesce(bars >= 0.97 * bars_before, bars_before is null and dated not in (select unnest($sessions))) as healed, detail
+        from told left join counts on session = dated
+        where dated between $first and $until order by dated
+        """,
+        {
+            "source": desk.settings.source, "first": night.sessions[0], "last": night.sessions[-1],
+            "until": night.as_of.date(), "sessions": list(night.sessions),
+        },
+    )  # fmt: skip
+    open_ones = faulty.filter(~pl.col("healed"))
+    names = ", ".join(f"{name} ({status})" for name, status in open_ones.select("delivery", "status").head(5).iter_rows())
+    return dg.AssetCheckResult(
+        check_name="deliveries",
+        asset_key=BARS,
+        passed=open_ones.is_empty(),
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{faulty.height} deliveries were not as they should be, {open_ones.height} of them not healed{': ' if names else ''}{names}.",
+        metadata={"faulty": faulty.height, "not_healed": open_ones.height, "deliveries": markdown_table(faulty.head(50))},
     )

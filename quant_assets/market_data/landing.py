@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 
 import polars as pl
@@ -70,6 +70,11 @@ def land(warehouse: Warehouse, delivery: Delivery, calendar: TradingCalendar, as
         newest = _newest_known(connection, delivery.source, instant)
         seen_at = newest + timedelta(microseconds=1) if newest else instant
         overtaken = delivery.delivered_at is not None and seen_at - instant > CORRECTION
+        if overtaken:
+            late = pl.format(
+                "late: a delivery of a later date was landed before, so that this one fills holes and changes nothing; {}", "detail"
+            )
+            delivery = replace(delivery, receipts=delivery.receipts.with_columns(status=pl.lit("late"), detail=late))
         delivery, newcomers = named(connection, delivery, calendar)
         marks = {"batch_id": pl.lit(delivery.batch_id), "recorded_at": pl.lit(stamp, pl.Datetime("us"))}
         bars = _clocked(connection, delivery.bars, delivery, calendar, seen_at).with_columns(
