@@ -84,12 +84,12 @@ class _Translator(DagsterDbtTranslator):
     backfill_policy=dg.BackfillPolicy.single_run(),
 )
 def dbt_features(
-    context: dg.AssetExecutionContext, warehouse: WarehouseResource
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
-    """Build all views and run all tests, whichever are asked for; a failing test is a failed check that shows how many rows offend."""
+    """Build all views and tables and run all tests, whichever are asked for; a failing test is a failed check that shows how many rows offend."""
     nodes = json.loads(MANIFEST_PATH.read_text())["nodes"]
     checks = {spec.metadata["dagster_dbt/unique_id"]: spec for spec in context.assets_def.check_specs}
-    for outcome in build(warehouse.client):
+    for outcome in build(warehouse.client, desk.calendar):
         spec = checks.get(outcome.unique_id)
         if spec is not None and spec.key in context.selected_asset_check_keys:
             yield dg.AssetCheckResult(

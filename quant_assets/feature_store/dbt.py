@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from bisect import bisect_right
 from dataclasses import dataclass
 
+from quant_assets.clock import TradingCalendar
 from quant_assets.errors import QuantAssetsError
 from quant_assets.settings import PROJECT_ROOT
-from quant_assets.warehouse import Warehouse
+from quant_assets.warehouse import Connection, Warehouse, scalar
 
 PROJECT_PATH = PROJECT_ROOT / "dbt_features"
 MANIFEST_PATH = PROJECT_PATH / "target" / "manifest.json"
@@ -28,10 +31,11 @@ class Outcome:
     message: str
 
 
-def build(warehouse: Warehouse) -> list[Outcome]:
+def build(warehouse: Warehouse, calendar: TradingCalendar) -> list[Outcome]:
     """Build all models and run all tests; raises `DbtError` when a model fails, a failing test is an outcome.
 
-    Our connection is held meanwhile: dbt's own joins it in this process and no other process can come between.
+    Our connection is held meanwhile: dbt's own joins it in this process and no other process can come between. The
+    calendar tells which weeks and months are over.
     """
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
@@ -41,7 +45,8 @@ def build(warehouse: Warehouse) -> list[Outcome]:
     arguments = ["--project-dir", str(PROJECT_PATH), "--profiles-dir", str(PROJECT_PATH), "--target-path", str(target)]
     # The project as parsed at set-up: dbt would parse it anew for every other path of the database, which takes seconds.
     manifest = Manifest.from_msgpack(PARSED_PATH.read_bytes())
-    with warehouse.connect():
+    with warehouse.connect() as connection:
+        arguments += ["--vars", json.dumps({"next_session": _next_session(connection, calendar)})]
         try:
             run = dbtRunner(manifest=manifest).invoke(["build", *arguments, "--log-level", "none", "--log-level-file", "none"])
         finally:
@@ -63,3 +68,10 @@ def build(warehouse: Warehouse) -> list[Outcome]:
     if broken:
         raise DbtError("; ".join(f"{outcome.unique_id}: {outcome.message}" for outcome in broken))
     return outcomes
+
+
+def _next_session(connection: Connection, calendar: TradingCalendar) -> str | None:
+    """The exchange's session after the newest clean bar, as dbt takes it; None where there is no bar, or the calendar ends."""
+    newest = scalar(connection, "select max(session) from data_quality.clean_bars")
+    later = calendar.sessions[bisect_right(calendar.sessions, newest) :] if newest else ()
+    return str(later[0]) if later else None

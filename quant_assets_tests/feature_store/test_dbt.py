@@ -12,7 +12,7 @@ import pytest
 
 from quant_assets.feature_store.dbt import DbtError, Outcome, build
 from quant_assets_tests import nights
-from quant_assets_tests.nights import EVENING, Desk
+from quant_assets_tests.nights import CALENDAR, EVENING, Desk
 
 GRAIN = "insert into feature_store.technical_v1 select * from feature_store.technical_v1 where symbol = 'SYN002' and session = ?"
 RANGE = "update feature_store.technical_v1 set rsi_14 = 101 where symbol = 'SYN001' and session = ?"
@@ -30,7 +30,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[D
 
 def outcomes(desk: Desk) -> dict[str, Outcome]:
     """What became of every model and test, by its short name."""
-    return {outcome.unique_id.split(".")[2]: outcome for outcome in build(desk.warehouse)}
+    return {outcome.unique_id.split(".")[2]: outcome for outcome in build(desk.warehouse, CALENDAR)}
 
 
 def opened_here(path: Path) -> bool:
@@ -78,7 +78,7 @@ class TestRegression:
     def test_model_that_cannot_be_built(self, desk: Desk) -> None:
         desk.change("alter table feature_store.labels rename column up to down")
         with pytest.raises(DbtError, match=r"(?s)^model\.dbt_features\.training_panel: .*does not have a column named \"up\""):
-            build(desk.warehouse)
+            build(desk.warehouse, CALENDAR)
         assert not opened_here(desk.settings.warehouse_path)
         assert read_elsewhere(desk.settings.warehouse_path) == "484"
 
@@ -86,9 +86,10 @@ class TestRegression:
 class TestProperties:
     def test_sound_tables_pass_and_the_file_is_let_go(self, desk: Desk) -> None:
         found = outcomes(desk)
-        assert {name for name, outcome in found.items() if outcome.is_model} == {"stg_bars", "training_panel", "market_sessions"}
+        models = {"stg_bars", "training_panel", "market_sessions", "stg_adjusted_bars", "weekly_bars", "monthly_bars"}
+        assert {name for name, outcome in found.items() if outcome.is_model} == models
         assert all(outcome.passed and outcome.failures == 0 for outcome in found.values())
-        assert len(found) == 3 + 8
+        assert len(found) == 6 + 14
         assert not opened_here(desk.settings.warehouse_path)
         assert read_elsewhere(desk.settings.warehouse_path) == "484"
 

@@ -1,0 +1,2 @@
+-- Grain: symbol, month_start. Forward-adjusted bars of calendar months.
+{{ period_bars('month') }}
