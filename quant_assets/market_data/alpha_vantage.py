@@ -17,13 +17,15 @@ from tenacity.wait import wait_base
 from quant_assets.clock import TradingCalendar, utc_now
 from quant_assets.errors import ConfigurationError
 from quant_assets.market_data.alpha_vantage_calls import AlphaVantageCalls, address_of
+from quant_assets.market_data.asks import Ask, AskQueue
+from quant_assets.market_data.calls import LOST, Limits, Request, Result
 from quant_assets.market_data.delivery import ACTIONS, BARS, REJECTED, Delivery, Holdings, Owed
-from quant_assets.market_data.fetching import Answer, Ask, AskQueue, Fetcher
+from quant_assets.market_data.fetching import Answer, Fetcher
 from quant_assets.market_data.payloads import PayloadDamaged, PayloadStore
 from quant_assets.market_data.planning import plan, spans_of, to_read_again
 from quant_assets.market_data.receipts import Horizon, receipts_of
 from quant_assets.market_data.replies import KeyRefused, Redaction, ReplyClass, Verdict
-from quant_assets.market_data.request_ledger import LOST, Limits, Request, RequestLedger, Result
+from quant_assets.market_data.request_ledger import RequestLedger
 from quant_assets.settings import Settings
 
 NAME = "alpha_vantage"

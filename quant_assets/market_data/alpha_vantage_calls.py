@@ -10,10 +10,10 @@ import polars as pl
 from quant_assets.clock import TradingCalendar
 from quant_assets.errors import ConfigurationError
 from quant_assets.market_data.alpha_vantage_series import NotASeries, Series, read_series
-from quant_assets.market_data.fetching import Ask
+from quant_assets.market_data.asks import Ask
+from quant_assets.market_data.calls import Call, Result
 from quant_assets.market_data.planning import COMPACT_SESSIONS
 from quant_assets.market_data.replies import Redaction, ReplyClass, Verdict, classify
-from quant_assets.market_data.request_ledger import Call, Result
 
 FUNCTIONS = ("TIME_SERIES_DAILY_ADJUSTED", "TIME_SERIES_DAILY")
 """In the order of preference: the first one tells dividends and splits, and is part of paid plans only."""

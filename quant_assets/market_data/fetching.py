@@ -7,11 +7,9 @@ costs at most the calls in flight. What waits for another attempt stands aside a
 from __future__ import annotations
 
 import asyncio
-import heapq
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Protocol
 
@@ -21,9 +19,11 @@ from tenacity.wait import wait_base
 
 from quant_assets.clock import utc_now
 from quant_assets.market_data.alpha_vantage_series import Series
+from quant_assets.market_data.asks import Ask, AskQueue
+from quant_assets.market_data.calls import LOST, Call, Request, Result, Spent, Taken, Wait
 from quant_assets.market_data.payloads import PayloadStore
 from quant_assets.market_data.replies import ReplyClass, Verdict
-from quant_assets.market_data.request_ledger import LOST, Call, Request, RequestLedger, Result, Spent, Taken, Wait
+from quant_assets.market_data.request_ledger import RequestLedger
 from quant_assets.secret_addresses import hide_addresses
 
 BROKEN_OFF = 0
@@ -38,19 +38,6 @@ LONGEST_PAUSE_SECONDS = 120.0
 LARGEST_REPLY_BYTES = 64 * 1024**2
 
 hide_addresses()  # vendors take their key in the address
-
-
-@dataclass(frozen=True)
-class Ask:
-    """A symbol that lacks sessions up to `target`: how many, and whether the last hundred would do."""
-
-    symbol: str
-    since: date
-    target: date
-    lacking: int
-    wants_full: bool
-    datatype: str
-    attempt: int = 1
 
 
 @dataclass(frozen=True)
@@ -83,45 +70,6 @@ class Dialect(Protocol):
     def examine(self, call: Call, status_code: int, content_type: str, body: bytes) -> tuple[Result, Series | None]:
         """Judge a reply, and parse it where it is data."""
         ...
-
-
-@dataclass
-class AskQueue:
-    """What is still to be asked, in the order given; what shall be tried again comes when its time has."""
-
-    _fresh: deque[Ask] = field(default_factory=deque)
-    _later: list[tuple[datetime, int, Ask]] = field(default_factory=list)
-    _number: int = 0
-
-    @classmethod
-    def of(cls, asks: Iterable[Ask]) -> AskQueue:
-        return cls(deque(asks))
-
-    def __len__(self) -> int:
-        return len(self._fresh) + len(self._later)
-
-    def __iter__(self) -> Iterator[Ask]:
-        yield from self._fresh
-        yield from (ask for _, _, ask in self._later)
-
-    def next(self, now: datetime) -> Ask | None:
-        """Take out what is due."""
-        if self._later and self._later[0][0] <= now:
-            return heapq.heappop(self._later)[2]
-        return self._fresh.popleft() if self._fresh else None
-
-    def put_back(self, ask: Ask) -> None:
-        """Let an ask be the next one."""
-        self._fresh.appendleft(ask)
-
-    def put_off(self, ask: Ask, due: datetime) -> None:
-        """Let an ask wait for its next attempt."""
-        heapq.heappush(self._later, (due, self._number, ask))
-        self._number += 1
-
-    def seconds_to_next(self, now: datetime) -> float | None:
-        """Until something is due; None where nothing waits."""
-        return max(0.0, (self._later[0][0] - now).total_seconds()) if self._later else None
 
 
 @dataclass

@@ -8,8 +8,8 @@ from datetime import date, timedelta
 import polars as pl
 
 from quant_assets.clock import TradingCalendar
-from quant_assets.market_data.fetching import Ask
-from quant_assets.market_data.request_ledger import History
+from quant_assets.market_data.asks import Ask
+from quant_assets.market_data.calls import History
 
 COMPACT_SESSIONS = 100
 """What a short reply holds: the last hundred sessions."""

@@ -9,10 +9,10 @@ from datetime import date
 import polars as pl
 
 from quant_assets.clock import TradingCalendar
+from quant_assets.market_data.calls import History
 from quant_assets.market_data.delivery import RECEIPTS
 from quant_assets.market_data.fetching import Answer
 from quant_assets.market_data.planning import Span, missing_history
-from quant_assets.market_data.request_ledger import History
 
 
 @dataclass(frozen=True)
