@@ -68,6 +68,11 @@ class TradingCalendar:
         """The session before a date."""
         return self.session_on_or_before(session - timedelta(days=1))
 
+    def session_after(self, day: date) -> date | None:
+        """The first session after a date; None where the calendar ends."""
+        index = bisect_right(self.sessions, day)
+        return self.sessions[index] if index < len(self.sessions) else None
+
     def between(self, first: date, last: date) -> Sequence[date]:
         """All sessions from first to last, both included."""
         return self.sessions[bisect_left(self.sessions, first) : bisect_right(self.sessions, last)]

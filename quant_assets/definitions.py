@@ -64,6 +64,7 @@ def nightly_after_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest 
 defs = dg.Definitions(
     assets=[
         market_data.market_data,
+        market_data.restatements,
         data_quality.data_quality,
         feature_store.feature_store,
         feature_store.dbt_features,

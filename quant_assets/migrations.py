@@ -161,6 +161,7 @@ def _view_statements(preferred_source: str) -> list[str]:
     return [
         *statements,
         *_scope_statements(preferred_source),
+        *_restatement_statements(),
         "create or replace macro data_quality.clean_bars_as_of(t) as table " + clean.format(bars="market_data.daily_bars_as_of(t)", t="t"),
         "create or replace view data_quality.clean_bars as " + clean.format(bars="market_data.latest_daily_bars", t=forever),
     ]
@@ -184,6 +185,29 @@ def _scope_statements(preferred_source: str) -> list[str]:
         + stretches.format(universe="market_data.latest_universe", t="timestamp '9999-12-31'"),
         "create or replace macro market_data.universe_on_as_of(day, t) as table " + on.format(scope="scope_as_of(t)"),
         "create or replace macro market_data.universe_on(day) as table " + on.format(scope="scope"),
+    ]
+
+
+def _restatement_statements() -> list[str]:
+    """Bar versions beside the one they replaced, of all time or known in a stretch of it: only bars with such a version are looked at."""
+    versions = (
+        "select bar.*, lag(bar) over (partition by symbol, session, source order by known_at) as old from market_data.daily_bars as bar"
+        " semi join (select symbol, session, source from market_data.daily_bars {which}) using (symbol, session, source)"
+    )
+    columns = ("open", "high", "low", "close", "volume", "basis")
+    changed = ", ".join(f"case when {name} is distinct from old.{name} then '{name}' end" for name in columns)
+    moves = ", ".join(f"abs({name} / nullif(old.{name}, 0) - 1)" for name in columns[:4])
+    shown = (
+        "select symbol, session, source, known_at, old.known_at as previous_known_at, old.close as old_close, close as new_close,"
+        f" close / nullif(old.close, 0) - 1 as close_change, greatest({moves}) as price_change, concat_ws(', ', {changed}) as changed,"
+        " batch_id from (" + versions + ") where old is not null"
+    )
+    within = "known_at >= since and known_at < until"
+    return [
+        "create or replace view market_data.restatements as " + shown.format(which="group by all having count(*) > 1"),
+        "create or replace macro market_data.restatements_between(since, until) as table "
+        + shown.format(which=f"where {within}")
+        + f" and {within}",
     ]
 
 

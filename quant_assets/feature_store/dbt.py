@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
 from dataclasses import dataclass
 
 from quant_assets.clock import TradingCalendar
@@ -73,5 +72,5 @@ def build(warehouse: Warehouse, calendar: TradingCalendar) -> list[Outcome]:
 def _next_session(connection: Connection, calendar: TradingCalendar) -> str | None:
     """The exchange's session after the newest clean bar, as dbt takes it; None where there is no bar, or the calendar ends."""
     newest = scalar(connection, "select max(session) from data_quality.clean_bars")
-    later = calendar.sessions[bisect_right(calendar.sessions, newest) :] if newest else ()
-    return str(later[0]) if later else None
+    later = calendar.session_after(newest) if newest else None
+    return str(later) if later else None

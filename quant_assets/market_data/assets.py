@@ -1,6 +1,7 @@
 """From the source to stored bars: one step, because a delivery lands as a whole or not at all."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import dagster as dg
 import polars as pl
@@ -10,6 +11,9 @@ from quant_assets.assets import DATA_ENGINEERING, markdown_table, record_partiti
 from quant_assets.market_data.delivery import Owed
 from quant_assets.market_data.holdings import StoredHoldings
 from quant_assets.market_data.landing import Landing, land
+from quant_assets.market_data.membership import land_members
+from quant_assets.market_data.restatements import RESTATEMENTS, restated_in
+from quant_assets.market_data.universe import members_frame
 from quant_assets.partitions import SESSIONS
 from quant_assets.resources import DeskResource, WarehouseResource
 
@@ -33,7 +37,11 @@ def market_data(
     night = desk.night(context, warehouse.client, desk.source.last_session())
     holdings = StoredHoldings(warehouse.client, desk.source.name)
     landings, owed = list[Landing](), list[Owed]()
+    if (members := members_frame(desk.settings)) is not None:
+        land_members(warehouse.client, members, desk.source.name, desk.calendar, night.as_of)
     for delivery in desk.source.deliveries(desk.settings.first_session_floor, night.sessions[-1], night.as_of, holdings):
+        if members is not None:  # whose scope it is, the file says and not the vendor
+            delivery = replace(delivery, listed=None)  # noqa: PLW2901
         landing = land(warehouse.client, delivery, desk.calendar, night.as_of, context.run.run_id)
         landings.append(landing)
         context.log.info(landing.in_words)
@@ -67,6 +75,28 @@ def market_data(
                 asset_key=[table.schema, table.name],
                 metadata={"dagster/row_count": row_count(connection, table.full_name), **(numbers if table is schemas.DAILY_BARS else {})},
             )
+
+
+@dg.multi_asset(
+    specs=[
+        table_spec(RESTATEMENTS, deps=[BARS], owners=DATA_ENGINEERING, kinds={"duckdb", "sql"}).replace_attributes(
+            description=f"{RESTATEMENTS.description}\n\nOne row is {RESTATEMENTS.grain}. A view: `restatements_between(since, until)` shows a stretch of time."
+        )
+    ],
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    partitions_def=SESSIONS,
+)
+def restatements(context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource) -> dg.MaterializeResult[None]:
+    """Tell how many bars were changed in the run's nights, whose they are and by how much."""
+    night = desk.night(context, warehouse.client)
+    with warehouse.get_connection() as connection:
+        found = restated_in(connection, desk.settings.source, desk.calendar, night.sessions[0], night.sessions[-1])
+    key = dg.AssetKey([RESTATEMENTS.schema, RESTATEMENTS.name])
+    record_partitions(context, key, found.rows_per_night)
+    return dg.MaterializeResult(
+        asset_key=key,
+        metadata={"dagster/row_count": found.in_all, **found.numbers, "most_restated": markdown_table(found.by_symbol)},
+    )
 
 
 def _faults(landings: list[Landing]) -> pl.DataFrame:
