@@ -150,7 +150,8 @@ class AlphaVantageSource:
     def _fetched(self, first: date, last: date, holdings: Holdings) -> Iterator[Delivery]:
         horizon = self._horizon(first, last, holdings)
         muted = self.ledger.muted(self.clock())
-        asks = plan(self.universe, self.calendar, first, last, horizon.held, horizon.histories, muted, self.datatype)
+        present = max(last, self.last_session())
+        asks = plan(self.universe, self.calendar, first, last, present, horizon.held, horizon.histories, muted, self.datatype)
         if not asks:
             return
         queue = AskQueue.of(asks)

@@ -27,6 +27,7 @@ def plan(
     calendar: TradingCalendar,
     first: date,
     last: date,
+    present: date,
     held: Mapping[str, Span],
     histories: Mapping[str, History],
     muted: Collection[str],
@@ -35,7 +36,8 @@ def plan(
     """The symbols to ask for sessions from first to last: never fetched, then stalest; in the universe's order where equal.
 
     A symbol that was tried in vain counts as stale only from the session it was tried for, so that it holds up nobody.
-    Left out are those that reach the last session, were answered for it, or are unknown to the vendor (`muted`).
+    Left out are those that reach the last session, were answered for it, or are unknown to the vendor (`muted`). A short
+    reply ends at `present`, the last session there is, also where the last one asked for lies in the past.
     """
     asks = []
     for place, symbol in enumerate(universe):
@@ -45,9 +47,9 @@ def plan(
         if symbol in muted or not lacking or (history.answered is not None and history.answered >= last):
             continue
         answered = max(reach or date.min, history.answered or date.min)  # a symbol that no longer trades lacks ever more sessions
-        unasked = len(calendar.between(max(first, answered + timedelta(days=1)), last))
+        unasked = len(calendar.between(max(first, answered + timedelta(days=1)), present))
         whole = history.whole_since is not None and history.whole_since <= first
-        wants_full = len(calendar.between(first, last)) > COMPACT_SESSIONS and (unasked > COMPACT_SESSIONS or not whole)
+        wants_full = len(calendar.between(first, present)) > COMPACT_SESSIONS and (unasked > COMPACT_SESSIONS or not whole)
         ask = Ask(symbol, first, last, lacking, wants_full, "json" if history.last_was_malformed else datatype)
         asks.append((max(reach or date.min, history.tried or date.min), place, ask))
     return [ask for _, _, ask in sorted(asks, key=lambda item: item[:2])]

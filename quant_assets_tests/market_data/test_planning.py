@@ -24,8 +24,9 @@ def planned(
     histories: dict[str, History] | None = None,
     muted: frozenset[str] = frozenset(),
     first: date = FIRST,
+    last: date = LAST,
 ) -> list[Ask]:
-    return plan(universe, CALENDAR, first, LAST, held or {}, histories or {}, muted, "csv")
+    return plan(universe, CALENDAR, first, last, LAST, held or {}, histories or {}, muted, "csv")
 
 
 class TestRegression:
@@ -60,6 +61,11 @@ class TestRegression:
 
     def test_a_short_range_never_needs_the_full_history(self) -> None:
         assert not planned(("A",), first=date(2020, 10, 1))[0].wants_full
+
+    def test_a_past_session_lies_outside_the_last_hundred(self) -> None:
+        past = date(2020, 3, 2)
+        (ask,) = planned(("A",), last=past)
+        assert (ask.wants_full, ask.lacking, ask.target) == (True, 41, past)
 
     def test_after_a_malformed_reply_json_is_asked_for(self) -> None:
         assert [ask.datatype for ask in planned(("A", "B"), None, {"A": History(last_was_malformed=True)})] == ["csv", "json"][::-1]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tenacity import wait_none
 
 from quant_assets.clock import TradingCalendar
 from quant_assets.market_data.alpha_vantage import AlphaVantageSource
+from quant_assets.market_data.delivery import Owed
 from quant_assets.market_data.holdings import StoredHoldings
 from quant_assets.market_data.landing import land
 from quant_assets.settings import Settings, load_settings
@@ -124,6 +126,10 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answer)
         self.vendor = vendor
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # who was killed does not wait for an answer
+            super().handle_error(request, client_address)
+
 
 class _Answer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -174,19 +180,26 @@ def settings_for(vendor: Vendor, home: Path, **changed: object) -> Settings:
 
 
 def night(
-    settings: Settings, calendar: TradingCalendar, universe: Sequence[str], warehouse: Warehouse, last: date, **changed: object
-) -> AlphaVantageSource:
-    """Fetch and land what is missing up to a session, without pauses between attempts; raises the fault, as a run does."""
-    now = changed.pop("now", None)
-    source = AlphaVantageSource.from_settings(settings, calendar, universe, calendar.known_at(last))
-    source.backoff = wait_none()
-    if isinstance(now, datetime):
-        source.clock = lambda: now
+    settings: Settings,
+    calendar: TradingCalendar,
+    universe: Sequence[str],
+    warehouse: Warehouse,
+    last: date,
+    now: datetime | None = None,
+) -> list[Owed]:
+    """Fetch and land what is missing up to a session, that evening or later (`now`); returns what is owed, raises the fault.
+
+    There are no pauses between attempts.
+    """
     as_of = calendar.known_at(last)
-    source.owed = []  # type: ignore[attr-defined]
+    start, began = now or as_of, time.monotonic()
+    source = AlphaVantageSource.from_settings(settings, calendar, universe, start)
+    source.backoff = wait_none()
+    source.clock = lambda: start + timedelta(seconds=time.monotonic() - began)
+    owed = []
     for delivery in source.deliveries(calendar.sessions[0], last, as_of, StoredHoldings(warehouse, source.name)):
         land(warehouse, delivery, calendar, as_of, "run")
-        source.owed += [delivery.owed] if delivery.owed else []  # type: ignore[attr-defined]
+        owed += [delivery.owed] if delivery.owed else []
         if delivery.fault:
             raise delivery.fault
-    return source
+    return owed
