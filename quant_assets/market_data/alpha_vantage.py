@@ -110,12 +110,12 @@ class AlphaVantageSource:
 
     def _recover(self) -> None:
         """Note what became of the calls that a killed process left in flight: a reply on disk is judged, the others are lost."""
-        lost = dict(self.ledger.lost())
+        lost = {request_id: (call, requested_at) for request_id, call, requested_at in self.ledger.lost()}
         for received in self.payloads.received():
-            if call := lost.pop(received.request_id, None):
+            if asked := lost.pop(received.request_id, None):
                 body = self.payloads.body_of(received)
                 payload = sha256(body).hexdigest()
-                result, _ = self.calls.examine(call, received.status_code, "", body)
+                result, _ = self.calls.examine(*asked, received.status_code, "", body)
                 self.ledger.complete(
                     received.request_id, replace(result, status_code=received.status_code, payload_sha256=payload), self.clock()
                 )
@@ -139,7 +139,7 @@ class AlphaVantageSource:
             return Answer(request, None)
         try:
             body = self.payloads.read(str(request.result.payload_sha256))
-            result, series = self.calls.examine(request.call, 200, "", body)
+            result, series = self.calls.examine(request.call, request.requested_at, 200, "", body)
         except PayloadDamaged as error:
             result, series = Result(Verdict(ReplyClass.MALFORMED, str(error))), None
         answer = Answer(replace(request, result=replace(result, status_code=200, payload_sha256=request.result.payload_sha256)), series)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import httpx
 import polars as pl
@@ -56,19 +57,22 @@ class AlphaVantageCalls:
         """A body without the key."""
         return self.redaction(body)
 
-    def examine(self, call: Call, status_code: int, content_type: str, body: bytes) -> tuple[Result, Series | None]:
-        """Judge a reply; one of data is parsed, and is malformed where nothing of it can be trusted."""
+    def examine(self, call: Call, requested_at: datetime, status_code: int, content_type: str, body: bytes) -> tuple[Result, Series | None]:
+        """Judge a reply; one of data is parsed, and is malformed where nothing of it can be trusted.
+
+        The vendor also sends the row of a session that goes on: what was not known when it was asked for is left out.
+        """
         verdict = classify(status_code, content_type, body)
         if verdict.reply_class is not ReplyClass.DATA:
             return Result(verdict), None
         try:
-            series = read_series(body, call.symbol, self.calendar)
+            series = read_series(body, call.symbol, self.calendar).until(self.calendar.last_known_session(requested_at))
         except NotASeries as error:
             return Result(Verdict(ReplyClass.MALFORMED, str(error))), None
         except (pl.exceptions.PolarsError, ValueError, RecursionError) as error:
             # What nobody thought of must not stop the run, and every run after it, at one stored reply.
             return Result(Verdict(ReplyClass.MALFORMED, f"The reply cannot be parsed ({type(error).__name__}).")), None
         rows = series.rows.height + series.rejected.height
-        first_row, last_row = series.rows.row(0, named=True)["session"], series.rows.row(-1, named=True)["session"]
+        first_row, last_row = (series.rows["session"][at] if series.rows.height else None for at in (0, -1))
         whole = call.outputsize == "full" or rows < COMPACT_SESSIONS
         return Result(verdict, rows=rows, first_row=first_row, last_row=last_row, whole=whole), series

@@ -32,6 +32,10 @@ class Series:
     rows: pl.DataFrame
     rejected: pl.DataFrame
 
+    def until(self, session: date) -> Series:
+        """Without what lies after a session: it had not closed when the reply was asked for, and its row may still change."""
+        return Series(self.rows.filter(pl.col("session") <= session), self.rejected.filter((pl.col("session") <= session).fill_null(True)))
+
     def bars(self, first: date, last: date) -> pl.DataFrame:
         """The bars of a range (`delivery.BARS`)."""
         return self.rows.filter(pl.col("session").is_between(first, last)).select(*BARS)

@@ -67,7 +67,7 @@ class Dialect(Protocol):
         """A body without the key."""
         ...
 
-    def examine(self, call: Call, status_code: int, content_type: str, body: bytes) -> tuple[Result, Series | None]:
+    def examine(self, call: Call, requested_at: datetime, status_code: int, content_type: str, body: bytes) -> tuple[Result, Series | None]:
         """Judge a reply, and parse it where it is data."""
         ...
 
@@ -174,7 +174,7 @@ class Fetcher:
         else:
             body = self.dialect.redact(body)
             received = self.payloads.receive(request_id, status_code, body)
-            result, series = self.dialect.examine(call, status_code, content_type, body)
+            result, series = self.dialect.examine(call, now, status_code, content_type, body)
             result = replace(result, status_code=status_code, payload_sha256=sha256(body).hexdigest())
             if problem:
                 result, series = replace(result, verdict=Verdict(ReplyClass.MALFORMED, problem)), None

@@ -128,10 +128,10 @@ class RequestLedger:
                 ),
             )
 
-    def lost(self) -> list[tuple[str, Call]]:
-        """The calls in flight whose process is gone."""
+    def lost(self) -> list[tuple[str, Call, datetime]]:
+        """The calls in flight whose process is gone: id, call, and when it was reserved."""
         rows = self._read("select * from requests where vendor = ? and completed_at is null", self._vendor)
-        return [(row["request_id"], _call(row)) for row in rows if not is_alive(row["owner"])]
+        return [(row["request_id"], _call(row), _instant(row["requested_at"])) for row in rows if not is_alive(row["owner"])]
 
     def payload_of(self, request_id: str) -> str | None:
         """The content hash of a completed call's reply."""
@@ -280,6 +280,10 @@ def _micros(instant: datetime) -> int:
     return (instant - datetime(1970, 1, 1)) // timedelta(microseconds=1)
 
 
+def _instant(micros: int) -> datetime:
+    return datetime(1970, 1, 1) + timedelta(microseconds=micros)
+
+
 def _call(row: sqlite3.Row) -> Call:
     return Call(**{field.name: _read_as(field.name, row[field.name]) for field in fields(Call)})
 
@@ -287,7 +291,7 @@ def _call(row: sqlite3.Row) -> Call:
 def _request(row: sqlite3.Row) -> Request:
     told = {field.name: _read_as(field.name, row[field.name]) for field in fields(Result) if field.name != "verdict"}
     result = Result(verdict=Verdict(ReplyClass(row["reply_class"]), row["said"]), **told)
-    return Request(row["request_id"], _call(row), datetime(1970, 1, 1) + timedelta(microseconds=row["requested_at"]), result)
+    return Request(row["request_id"], _call(row), _instant(row["requested_at"]), result)
 
 
 def _read_as(name: str, value: Any) -> Any:

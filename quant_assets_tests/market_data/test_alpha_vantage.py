@@ -37,7 +37,8 @@ def vendor(calendar: TradingCalendar) -> Iterator[Vendor]:
 
 @pytest.fixture
 def desk(vendor: Vendor, tmp_path: Path) -> Settings:
-    return settings_for(vendor, tmp_path)
+    """One call at a time, so that the order in which calls arrive is that in which they were made."""
+    return settings_for(vendor, tmp_path, vendor_concurrency=1)
 
 
 def ledger(warehouse: Warehouse) -> list[dict[str, Any]]:
@@ -184,23 +185,21 @@ class TestRegression:
 
     def test_the_vendors_quota_stops_the_day(self, vendor: Vendor, desk: Settings, calendar: TradingCalendar, warehouse: Warehouse) -> None:
         vendor.script = {"S1": [notice("daily_quota")]}
-        settings = desk.model_copy(update={"vendor_concurrency": 1})
         morning = datetime(2021, 1, 4, 12)
-        (owed,) = night(settings, calendar, ("S0", "S1", "S2"), warehouse, LAST, morning)
+        (owed,) = night(desk, calendar, ("S0", "S1", "S2"), warehouse, LAST, morning)
         assert (owed.symbols, len(vendor.calls)) == (2, 2)
         assert [row["status"] for row in ledger(warehouse)] == ["landed", "daily_quota"]
-        night(settings, calendar, ("S0", "S1", "S2"), warehouse, LAST, morning)
+        night(desk, calendar, ("S0", "S1", "S2"), warehouse, LAST, morning)
         assert len(vendor.calls) == 2
         vendor.script = {}
-        assert night(settings, calendar, ("S0", "S1", "S2"), warehouse, LAST, morning + timedelta(days=1)) == []
+        assert night(desk, calendar, ("S0", "S1", "S2"), warehouse, LAST, morning + timedelta(days=1)) == []
 
     def test_a_refused_key_fails_the_run_and_loses_nothing(
         self, vendor: Vendor, desk: Settings, calendar: TradingCalendar, warehouse: Warehouse
     ) -> None:
         vendor.script = {"S1": [notice("auth", "Error Message")]}
-        settings = desk.model_copy(update={"vendor_concurrency": 1})
         with pytest.raises(KeyRefused, match="QUANT_ALPHA_VANTAGE_API_KEY") as caught:
-            night(settings, calendar, ("S0", "S1", "S2"), warehouse, LAST)
+            night(desk, calendar, ("S0", "S1", "S2"), warehouse, LAST)
         assert "PLANTEDKEY" not in str(caught.value)
         assert len(vendor.calls) == 2
         assert bars(warehouse)["symbol"].unique().to_list() == ["S0"]
@@ -224,6 +223,17 @@ class TestRegression:
         night(desk, calendar, ("AAA",), warehouse, LAST)
         assert bars(warehouse).rows() == true_bars("AAA", list(calendar.between(FIRST, LAST)))
         assert len(vendor.calls) == 1
+
+    def test_the_row_of_a_session_that_goes_on_is_no_bar_today_nor_tomorrow(
+        self, vendor: Vendor, desk: Settings, calendar: TradingCalendar, warehouse: Warehouse
+    ) -> None:
+        running = [*rows_of("AAA", calendar.between(FIRST, EARLIER)), (LAST, 1.0, 2.0, 0.5, 1.5, 1.5, 7, 0.0, 1.0)]
+        vendor.script = {"AAA": [Reply(as_json("AAA", running)), Reply(as_json("AAA", rows_of("AAA", calendar.between(FIRST, LAST))))]}
+        night(desk, calendar, ("AAA",), warehouse, EARLIER, now=calendar.close(LAST) - timedelta(hours=1))
+        assert bars(warehouse)["session"].max() == EARLIER
+        night(desk, calendar, ("AAA",), warehouse, LAST)
+        assert bars(warehouse).rows() == true_bars("AAA", list(calendar.between(FIRST, LAST)))
+        assert len(vendor.calls) == 2
 
     def test_a_damaged_payload_is_asked_for_again(
         self, vendor: Vendor, desk: Settings, calendar: TradingCalendar, warehouse: Warehouse, tmp_path: Path

@@ -21,6 +21,7 @@ CALENDAR = trading_calendar("XNYS", date(2020, 1, 2))
 SESSIONS = CALENDAR.between(date(2020, 1, 2), date(2020, 1, 31))
 ROWS = rows_of("IBM", SESSIONS)
 FIRST, LAST = date(2020, 1, 1), date(2020, 1, 31)
+NIGHT = CALENDAR.known_at(LAST)
 FORMATS = {"json": lambda rows: as_json("IBM", rows), "csv": as_csv}
 
 
@@ -166,12 +167,12 @@ class TestProperties:
         calls = AlphaVantageCalls("KEY", address_of("http://vendor"), CALENDAR, Redaction("KEY"))
         call = Call("IBM", "TIME_SERIES_DAILY", "compact", form, FIRST, LAST)
         cut = data.draw(st.integers(0, len(body) - 1))
-        result, series = calls.examine(call, 200, "", body[:cut].encode())
+        result, series = calls.examine(call, NIGHT, 200, "", body[:cut].encode())
         assert series is None or form == "csv"  # a CSV cut at the end of a line is a shorter CSV: the transport tells
         if series is not None:
             assert series.rows.filter(pl.col("session").is_in(SESSIONS)).height == series.rows.height
             assert_frame_equal(series.rows, read(body).rows.tail(series.rows.height))
         junk = data.draw(st.binary(max_size=30))
         spoilt = body[:cut].encode() + junk + body[cut + len(junk) :].encode()
-        result, series = calls.examine(call, 200, "", spoilt)
+        result, series = calls.examine(call, NIGHT, 200, "", spoilt)
         assert (series is not None) == (result.verdict.reply_class is ReplyClass.DATA)

@@ -108,7 +108,7 @@ class TestRegression:
         command = [sys.executable, "-c", OTHER_PROCESS, str(tmp_path / "requests.sqlite"), "A", "3"]
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("3")
         one = ledger(tmp_path, Limits(per_day=4))
-        assert [call.symbol for _, call in one.lost()] == ["A0", "A1", "A2"]
+        assert [call.symbol for _, call, _ in one.lost()] == ["A0", "A1", "A2"]
         reserved(one)
         assert isinstance(one.reserve(replace(CALL, symbol="BBB"), NOW), Spent)
 
