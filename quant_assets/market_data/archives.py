@@ -19,12 +19,12 @@ from pathlib import Path
 
 import polars as pl
 
-from quant_assets.clock import TradingCalendar
+from quant_assets.clock import TradingCalendar, utc_now
 from quant_assets.errors import ConfigurationError
 from quant_assets.market_data.corporate_actions import infer_actions
 from quant_assets.market_data.delivery import BARS, RECEIPTS, REJECTED, Delivery, Holdings
 from quant_assets.market_data.file_reading import BarFile
-from quant_assets.market_data.files import FilesSource, Parsed
+from quant_assets.market_data.files import FilesSource, Parsed, given_actions
 
 NAME = re.compile(r"^(\d{4})-?(\d{2})-?(\d{2})\.tar\.gz$")
 AT_A_TIME = 16
@@ -45,6 +45,11 @@ class Archive(BarFile):
     def day(self) -> date:
         """The date in its name."""
         return dated(self.path) or date.min
+
+    @property
+    def stem(self) -> str:
+        """Nothing: what its prices are of stands beside them, or cannot be known."""
+        return ""
 
     def read(self) -> bytes:
         """What stands in its `prices.csv`; the archive's hash and list are noted on the way."""
@@ -99,11 +104,11 @@ class ArchivesSource:
     live: bool = field(default=False, init=False)
 
     def last_session(self) -> date:
-        """The session of the newest archive."""
-        archives = find_archives(self.path)
-        if not archives:
-            raise ConfigurationError(f"QUANT_FILES_PATH={self.path} holds no archive named by its date, such as 20150323.tar.gz.")
-        return self.calendar.session_on_or_before(dated(archives[-1]) or date.min)
+        """The session of the newest archive that can have been received by now."""
+        days = [day for path in find_archives(self.path) if (day := dated(path)) and self.delivered_at(day) <= utc_now()]
+        if not days:
+            raise ConfigurationError(f"QUANT_FILES_PATH={self.path} holds no archive named by a past date, such as 20150323.tar.gz.")
+        return self.calendar.session_on_or_before(days[-1])
 
     def delivered_at(self, day: date) -> datetime:
         """The instant from which an archive of that date is known."""
@@ -112,20 +117,21 @@ class ArchivesSource:
         return datetime.combine(day + timedelta(days=1), time(), UTC).replace(tzinfo=None)
 
     def deliveries(self, first: date, last: date, as_of: datetime, holdings: Holdings) -> Iterator[Delivery]:
-        """The archives that are known as of an instant and were not landed, one delivery each, by date."""
+        """The archives from first to last session that are known as of an instant and were not landed, one delivery each, by date."""
+        begin = max(first, self.start, self.calendar.sessions[0])
         landed = {batch.rpartition("-")[0]: (batch, at) for batch, at in holdings.batches().items()}
         due = [
             Archive(path.name, path)
             for path in find_archives(self.path)
-            if (day := dated(path)) and self.calendar.session_on_or_before(day) <= last and self.delivered_at(day) <= as_of
+            if (day := dated(path)) and day >= begin and self.calendar.session_on_or_before(day) <= last and self.delivered_at(day) <= as_of
         ]
         fresh = [archive for archive in due if archive.name not in landed or _changed(archive, *landed[archive.name])]
-        reader = FilesSource(self.path, self.calendar, "raw", self.date_format, self.universe, max(first, self.start))
+        reader = FilesSource(self.path, self.calendar, "raw", self.date_format, self.universe, self.start)
         for start in range(0, len(fresh), AT_A_TIME):
             yield from self._parse(reader, fresh[start : start + AT_A_TIME])
 
     def _parse(self, reader: FilesSource, archives: Sequence[Archive]) -> Iterator[Delivery]:
-        parsed = reader.parse(list(archives), repeats_within=("file",))
+        parsed = reader.parse(list(archives), [archive.day for archive in archives])
         bars = _by_file(parsed.bars, len(archives))
         rejected = _by_file(parsed.rejected, len(archives))
         for at, archive in enumerate(archives):
@@ -147,12 +153,17 @@ class ArchivesSource:
             bars = bars.filter(pl.col("session") <= archive.day)
         ignored = parsed.ignored.filter(pl.col("file") == at).select(pl.sum_horizontal(pl.exclude("file"))).sum().item() or 0
         repeats = rejected.filter(pl.col("reason").str.contains("repeats the bar of|conflicts with")).height
-        status, detail = self._judge(archive, bars, 1 + repeats / max(bars.height, 1))
+        # What the vendor tells in columns of its own is no guess; the rest shows in re-based adjusted closes.
+        told = {"dividend", "split"} & archive.spelled.keys()
+        inferred, doubtful = (found.filter(~pl.col("kind").is_in(told)) for found in infer_actions(bars))
+        actions = pl.concat([given_actions(bars).filter(pl.col("kind").is_in(told)), inferred]).sort("symbol", "session", "kind")
+        rebased = len(told) < 2 and bars["adj_close"].count() > 0
+        status, detail = self._judge(archive, bars, rejected, 1 + repeats / max(bars.height, 1), rebased)
         counts = f"rows {archive.rows:,}, bars {bars.height:,}, rejected {rejected.height:,}" + (
             f", out of scope {ignored:,}" if ignored else ""
         )
-        actions, doubtful = infer_actions(bars)
         doubts = "".join(f"; no {row['kind']} of {row['symbol']}: {row['reason']}" for row in doubtful.head(3).iter_rows(named=True))
+        listed = self._in_scope(archive)
         receipt = {
             "status": status, "rows": archive.rows, "payload_sha256": archive.sha256,
             "detail": f"{archive.name}: {detail}{counts}{doubts}",
@@ -166,14 +177,25 @@ class ArchivesSource:
             rejected=rejected.select(pl.col("file_name").alias("file"), *list(REJECTED)[1:]),
             receipts=pl.DataFrame([receipt], schema=RECEIPTS),
             delivered_at=self.delivered_at(archive.day),
-            listed=pl.Series("symbol", archive.listed, dtype=pl.String) if archive.listed and archive.problem is None else None,
+            listed=pl.Series("symbol", listed, dtype=pl.String) if listed and archive.problem is None else None,
         )
 
-    def _judge(self, archive: Archive, bars: pl.DataFrame, times: float) -> tuple[str, str]:
-        """What a delivery is, in one word, and why; bars that it should have brought come with the next good one."""
+    def _in_scope(self, archive: Archive) -> list[str]:
+        """The listed tickers that are in scope."""
+        return [ticker for ticker in archive.listed or () if not self.universe or ticker in self.universe]
+
+    def _judge(self, archive: Archive, bars: pl.DataFrame, rejected: pl.DataFrame, times: float, rebased: bool) -> tuple[str, str]:
+        """What a delivery is, in one word, and why; bars that it should have brought come with the next good one.
+
+        `times` is how often each row stands there, `rebased` whether only adjusted closes tell the actions.
+        """
         if archive.problem is not None:
             empty = "empty" in str(archive.problem) or "no rows" in str(archive.problem)
             return ("empty", "empty: it holds no rows; ") if empty else ("failed", f"failed: {archive.problem} ")
+        if bars.is_empty():
+            if rejected.is_empty():
+                return "landed", ""  # all of it is out of scope
+            return "failed", f"failed: none of its rows is a bar, the first since {rejected['reason'][0]}; fetch it again. "
         due = self.calendar.session_on_or_before(archive.day)
         per_session = dict(bars.group_by("session").len().iter_rows())
         symbols = max(bars["symbol"].n_unique(), 1)
@@ -184,23 +206,28 @@ class ArchivesSource:
         if not self.calendar.is_session(archive.day):
             words.append(("stale", f"{archive.day} is no session of {self.calendar.name}, and it repeats {due}"))
         elif tonight < symbols / 2:
-            newest = max(per_session, key=per_session.__getitem__, default=None)
+            newest = max(per_session, key=lambda session: (per_session[session], session))
             words.append(("stale", f"{tonight:,} of {symbols:,} symbols have a bar of {due}, most end on {newest}"))
         elif tonight < COMPLETE * symbols:
             words.append(("partial", f"{tonight:,} of {symbols:,} symbols have a bar of {due}"))
-        elif before < symbols / 2:
+        elif rebased and before < symbols / 2:
             words.append(
                 ("partial", f"{before:,} of {symbols:,} symbols have a bar of the session before, so that no action of {due} can be seen")
             )
-        if archive.listed and archive.day == due and tonight >= symbols / 2 and symbols < LISTED * len(archive.listed):
-            words.append(("partial", f"{symbols:,} of {len(archive.listed):,} listed symbols have a bar"))
+        listed = self._in_scope(archive)
+        if archive.day == due and tonight >= symbols / 2 and symbols < LISTED * len(listed):
+            words.append(("partial", f"{symbols:,} of {len(listed):,} listed symbols have a bar"))
         return (words[0][0], "".join(f"{word}: {why}; " for word, why in words)) if words else ("landed", "")
 
 
 def _changed(archive: Archive, batch: str, landed_at: datetime) -> bool:
-    """Whether an archive is another one than landed; the hash is asked only where the file was written since."""
-    written_at = datetime.fromtimestamp(archive.path.stat().st_mtime, UTC).replace(tzinfo=None)
-    return written_at > landed_at and batch != f"{archive.name}-{sha256(archive.path.read_bytes()).hexdigest()[:16]}"
+    """Whether an archive is another one than landed; the hash is asked only where the file was written or put there since."""
+    try:
+        state = archive.path.stat()  # a copy may keep the time of its original's last change, not that of its own making
+        placed_at = datetime.fromtimestamp(max(state.st_mtime, state.st_ctime), UTC).replace(tzinfo=None)
+        return placed_at > landed_at and batch != f"{archive.name}-{sha256(archive.path.read_bytes()).hexdigest()[:16]}"
+    except OSError:
+        return False  # as unreadable as it was, which its receipt says
 
 
 def _by_file(frame: pl.DataFrame, files: int) -> list[pl.DataFrame]:

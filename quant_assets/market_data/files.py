@@ -6,7 +6,7 @@ receipt of its file counts all three.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from hashlib import sha256
@@ -102,7 +102,7 @@ class FilesSource:
             basis=self.basis,
             batch_id=parsed.batch_id,
             bars=bars.select(*BARS),
-            actions=_actions(bars),
+            actions=given_actions(bars),
             rejected=rejected.select(pl.col("file_name").alias("file"), *list(REJECTED)[1:]),
             receipts=self._receipts(parsed, bars, rejected),
         )
@@ -119,13 +119,14 @@ class FilesSource:
             self._cache = (state, parsed)
         return self._cache[1]
 
-    def parse(self, files: list[BarFile], repeats_within: tuple[str, ...] = ()) -> Parsed:
+    def parse(self, files: list[BarFile], days: Sequence[date] = ()) -> Parsed:
         """Read everything, then decide over the whole of it: dates, scope, sessions, repetitions.
 
-        Of rows that repeat one (symbol, session) one lands at most, here or, with `repeats_within` = ("file",), in each file.
+        Of rows that repeat one (symbol, session) one lands at most. With `days`, one per file, each file is a delivery of
+        that day and decided on its own; one whose dates cannot be read has a problem, and the others land.
         """
         rows, faults = read_files(files)
-        dates = parsing.read_dates(rows["date"].unique(), self.date_format)
+        dates = self._read_dates(rows, files, days)
         names = pl.DataFrame(
             {
                 "file": range(len(files)),
@@ -134,9 +135,9 @@ class FilesSource:
             },
             schema={"file": pl.UInt32, "file_name": pl.String, "date_name": pl.String},
         )
-        rows = rows.join(
-            dates.with_columns(pl.col("text").cast(pl.Categorical)), left_on="date", right_on="text", how="left", maintain_order="left"
-        )
+        alone = ["file"] if days else []
+        dates = dates.with_columns(pl.col("text").cast(pl.Categorical)).rename({"text": "date"})
+        rows = rows.join(dates, on=[*alone, "date"], how="left", maintain_order="left")
         symbols = rows.select(pl.col("symbol").unique().drop_nulls().cast(pl.String))
         outside = pl.lit(False)
         if self.universe:
@@ -149,7 +150,7 @@ class FilesSource:
 
         faults = pl.concat([faults.join(rows, on=["file", "line"], how="semi"), self._date_faults(rows, faults, names)])
         sound = rows.join(faults, on=["file", "line"], how="anti", maintain_order="left")
-        again = _repetitions(sound, names, [*repeats_within, "symbol", "session"])
+        again = _repetitions(sound, names, [*alone, "symbol", "session"])
         bars = sound.join(again, on=["file", "line"], how="anti").with_columns(pl.col("symbol").cast(pl.String)).sort("symbol", "session")
         rejected = (
             pl.concat([faults, again])
@@ -160,6 +161,20 @@ class FilesSource:
             .join(names.select("file", "file_name"), on="file", how="left", maintain_order="left")
         )
         return Parsed(files, bars, rejected, ignored, symbols, self._batch_id(files))
+
+    def _read_dates(self, rows: pl.DataFrame, files: list[BarFile], days: Sequence[date]) -> pl.DataFrame:
+        """The distinct date texts and their sessions (`text`, `session`), of all files together or (`file`) of each."""
+        if not days:
+            return parsing.read_dates(rows["date"].unique(), self.date_format)
+        read = [pl.DataFrame(schema={"text": pl.String, "session": pl.Date, "file": pl.UInt32})]
+        for (at,), texts in rows.select("file", "date").unique().partition_by("file", as_dict=True).items():
+            try:
+                dates = parsing.read_dates(texts["date"], self.date_format, days[at])
+            except ConfigurationError as problem:
+                files[at].problem = problem
+            else:
+                read.append(dates.with_columns(file=pl.lit(at, pl.UInt32)))
+        return pl.concat(read)
 
     def _date_faults(self, rows: pl.DataFrame, faults: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
         """Rows whose date is missing, cannot be read, or is no session that has closed."""
@@ -221,7 +236,7 @@ def _receipt(file: BarFile, count: dict[str, int], symbol: str | None) -> tuple[
     return one, status, file.rows, file.sha256, detail
 
 
-def _actions(bars: pl.DataFrame) -> pl.DataFrame:
+def given_actions(bars: pl.DataFrame) -> pl.DataFrame:
     """Take the dividends and splits that stand beside the bars; 0 and, for splits, 1 say that there was none."""
     kinds = {"dividend": pl.col("dividend") != 0, "split": (pl.col("split") != 0) & (pl.col("split") != 1)}
     parts = [bars.filter(there).select("symbol", "session", kind=pl.lit(kind), value=pl.col(kind)) for kind, there in kinds.items()]

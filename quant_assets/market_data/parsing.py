@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import polars as pl
 
@@ -33,6 +33,8 @@ WANTED = ("session", "open", "high", "low", "close")
 PRICES = ("open", "high", "low", "close")
 NUMBERS = (*PRICES, "volume", "adj_close", "dividend", "split")
 SEPARATORS = (",", ";", "\t")
+RECENT_DAYS = 10
+"""Calendar days within which the bars of a daily delivery lie."""
 
 ROWS = {"file": pl.UInt32, "line": pl.Int64, "symbol": pl.Categorical, "date": pl.Categorical} | dict.fromkeys(NUMBERS, pl.Float64)
 FAULTS = {"file": pl.UInt32, "line": pl.Int64, "rank": pl.Int32, "column_name": pl.String, "value": pl.String, "reason": pl.String}
@@ -190,11 +192,12 @@ def fault(rows: pl.DataFrame, meaning: str, column_name: pl.Expr, value: pl.Expr
     return rows.select("file", "line", *cells).cast(FAULTS)  # type: ignore[arg-type]
 
 
-def read_dates(texts: pl.Series, date_format: str = "") -> pl.DataFrame:
+def read_dates(texts: pl.Series, date_format: str = "", delivered: date | None = None) -> pl.DataFrame:
     """Read the distinct date texts of a whole delivery: one row per text, `text` and `session` (null where it is no date).
 
     A time of day and its zone are passed over: the calendar date counts as it is written. Without a stated format,
-    ISO and other year-first or month-name forms are read, and a day-and-month order that at least one text decides.
+    ISO and other year-first or month-name forms are read, and a day-and-month order that at least one text decides, or
+    the day on which the texts were `delivered`: the order in which more of them lie just before it.
     With one (as in `strptime`), the texts must match it or be ISO. Raises `ConfigurationError`, naming
     QUANT_FILES_DATE_FORMAT and an example, when the order stays open or no text is a date.
     """
@@ -210,7 +213,7 @@ def read_dates(texts: pl.Series, date_format: str = "") -> pl.DataFrame:
     table = table.with_columns(session=pl.coalesce(read))
     if not date_format:
         for mark in "/.-":
-            table = _decide_order(table, day, mark)
+            table = _decide_order(table, day, mark, delivered)
     if table.height and table["session"].null_count() == table.height:
         form = f"has the form {date_format}" if date_format else "has a known form"
         raise ConfigurationError(
@@ -226,7 +229,7 @@ def _strptime(text: str, date_format: str) -> date | None:
         return None
 
 
-def _decide_order(table: pl.DataFrame, day: pl.Expr, mark: str) -> pl.DataFrame:
+def _decide_order(table: pl.DataFrame, day: pl.Expr, mark: str, delivered: date | None) -> pl.DataFrame:
     """Read dates such as 23/03/2015, where the texts themselves show which number is the day."""
     in_form = day.str.contains(rf"^\d{{1,2}}{re.escape(mark)}\d{{1,2}}{re.escape(mark)}\d{{4}}$")
     orders = {f"%d{mark}%m{mark}%Y": "day_first", f"%m{mark}%d{mark}%Y": "month_first"}
@@ -235,6 +238,8 @@ def _decide_order(table: pl.DataFrame, day: pl.Expr, mark: str) -> pl.DataFrame:
     only_month = both.filter(pl.col("day_first").is_null() & pl.col("month_first").is_not_null())
     if both.filter(pl.col("day_first").ne_missing(pl.col("month_first"))).is_empty():
         order = "day_first"  # each text is one and the same day in both orders, or no date in either
+    elif delivered and only_day.is_empty() and only_month.is_empty() and (likelier := _just_before(both, delivered)):
+        order = likelier
     elif only_day.is_empty() == only_month.is_empty():
         example = both["text"][0] if only_day.is_empty() else f"{only_day['text'][0]}' and '{only_month['text'][0]}"
         raise ConfigurationError(
@@ -246,3 +251,11 @@ def _decide_order(table: pl.DataFrame, day: pl.Expr, mark: str) -> pl.DataFrame:
     return table.join(chosen, on="text", how="left", maintain_order="left").select(
         "text", pl.coalesce("session", "chosen").alias("session")
     )
+
+
+def _just_before(both: pl.DataFrame, delivered: date) -> str | None:
+    """The order in which more dates lie in the days before a delivery: swapping day and month moves a date by a month or more."""
+    near = {
+        order: both[order].is_between(delivered - timedelta(days=RECENT_DAYS), delivered).sum() for order in ("day_first", "month_first")
+    }
+    return None if near["day_first"] == near["month_first"] else max(near, key=near.__getitem__)
