@@ -67,7 +67,7 @@ def land(warehouse: Warehouse, delivery: Delivery, calendar: TradingCalendar, as
         delivery = refused(delivery, why)
     instant = delivery.delivered_at or as_of
     with warehouse.transaction() as connection:
-        newest = _newest_known(connection, delivery.source, instant)
+        newest = _newest_known(connection, delivery.source, instant, judged=delivery.delivered_at is None)
         seen_at = newest + timedelta(microseconds=1) if newest else instant
         overtaken = delivery.delivered_at is not None and seen_at - instant > CORRECTION
         if overtaken:
@@ -134,20 +134,27 @@ def default_as_of(warehouse: Warehouse, source: str, calendar: TradingCalendar, 
     return max(calendar.known_at(last_session), newest) if isinstance(newest, datetime) else calendar.known_at(last_session)
 
 
-def _newest_known(connection: Connection, source: str, instant: datetime) -> datetime | None:
-    """The newest instant, not before the given one, from which something stored is known; None where there is none.
+def _newest_known(connection: Connection, source: str, instant: datetime, judged: bool) -> datetime | None:
+    """The newest instant, not before the given one, from which something stored of a source is known; None where there is none.
 
     A change that shared its instant with something stored before would alter what was read as of it, and would leave
-    no trace in the `known_at` of the rows that rest on it.
+    no trace in the `known_at` of the rows that rest on it. With `judged`, findings and decisions about its bars count too.
+    """
+    judgements = """
+            union all select judgement.known_at from (
+                select symbol, session, bar_known_at, known_at from data_quality.anomalies where known_at >= $2
+                union all select symbol, session, bar_known_at, decided_at from data_quality.reviews where decided_at >= $2
+            ) as judgement
+            semi join market_data.daily_bars as bar on bar.source = $1
+                and bar.symbol = judgement.symbol and bar.session = judgement.session and bar.known_at = judgement.bar_known_at
     """
     newest: datetime | None = scalar(
         connection,
-        """
+        f"""
         select max(known_at) from (
             select known_at from market_data.daily_bars where source = $1 and known_at >= $2
             union all select known_at from market_data.corporate_actions where source = $1 and known_at >= $2
-            union all select known_at from data_quality.anomalies where known_at >= $2
-            union all select decided_at from data_quality.reviews where decided_at >= $2
+            {judgements if judged else ""}
         )
         """,
         [source, instant],
