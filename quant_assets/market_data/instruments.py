@@ -6,6 +6,9 @@ days. Our symbols are unique through time: the second holder of `SSE` is `SSE.2`
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from itertools import count
+
 import polars as pl
 
 JUMP = 3.0
@@ -22,23 +25,41 @@ SCHEMA = {"symbol": pl.String, "ticker": pl.String, "valid_from": pl.Date, "vali
 def resolve(frame: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     """Put the symbol that a ticker meant on each session into `symbol`, which holds tickers.
 
-    `known` are the instruments (`symbol`, `ticker`, `valid_from`). Before its first instrument, and where there is none,
-    a ticker is its own symbol.
+    `known` are the instruments (`symbol`, `ticker`, `valid_from`). Before its first instrument a ticker is that one, and
+    where there is none, its own symbol.
     """
-    reused = known.filter(pl.len().over("ticker") > 1).select("ticker", "valid_from", holder="symbol")
+    reused = known.filter((pl.col("symbol") != pl.col("ticker")).any().over("ticker")).select("ticker", "valid_from", holder="symbol")
     if reused.is_empty():
         return frame
     columns = frame.columns
+    first = reused.sort("valid_from").unique("ticker", keep="first").select("ticker", first_holder="holder")
     return (
         frame.with_row_index("row")
         .sort("session")
         .join_asof(
             reused.sort("valid_from"), left_on="session", right_on="valid_from", by_left="symbol", by_right="ticker", check_sortedness=False
         )
+        .join(first, left_on="symbol", right_on="ticker", how="left")
         .sort("row")
-        .with_columns(symbol=pl.coalesce("holder", "symbol"))
+        .with_columns(symbol=pl.coalesce("holder", "first_holder", "symbol"))
         .select(columns)
     )
+
+
+def namesakes(bars: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """Find the tickers of a delivery that are called as a symbol of ours is, which is another's: new instruments (`SCHEMA`)."""
+    ours = known.filter(pl.col("symbol") != pl.col("ticker")).select("symbol").join(known, left_on="symbol", right_on="ticker", how="anti")
+    if ours.is_empty():
+        return pl.DataFrame(schema=SCHEMA)
+    found = bars.join(ours, on="symbol", how="semi").group_by("symbol").agg(valid_from=pl.col("session").min()).sort("symbol")
+    taken = {*known["symbol"], *bars["symbol"].unique()}
+    rows = [(_free(ticker, 2, taken), ticker, valid_from, None) for ticker, valid_from in found.iter_rows()]
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def _free(ticker: str, nth: int, taken: Collection[str]) -> str:
+    """What the nth holder of a ticker is called: `SSE.2`, or the next number that is nobody's name."""
+    return next(name for n in count(nth) if (name := f"{ticker}.{n}") not in taken)
 
 
 def changed_hands(
@@ -85,6 +106,11 @@ def changed_hands(
         .filter(after_gap | just_listed.fill_null(value=False))
         .join(held, on="ticker", how="left")
         .sort("symbol", "session")
-        .with_columns(nth=pl.col("holders").fill_null(1) + pl.int_range(1, pl.len() + 1).over("ticker"))
+        .with_columns(nth=pl.col("holders").fill_null(1) + 1)
     )
-    return found.select(symbol=pl.format("{}.{}", "ticker", "nth"), ticker="ticker", valid_from="session", valid_to=pl.lit(None, pl.Date))
+    taken = {*known["symbol"], *bars["symbol"].unique()}
+    rows = []
+    for ticker, nth, session in found.select("ticker", "nth", "session").iter_rows():
+        rows.append((_free(ticker, nth, taken), ticker, session, None))
+        taken.add(rows[-1][0])
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")

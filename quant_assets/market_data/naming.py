@@ -28,21 +28,24 @@ def named(connection: Connection, delivery: Delivery, calendar: TradingCalendar)
         "select symbol, ticker, valid_from, valid_to from market_data.latest_instruments where source = $source",
         {"source": delivery.source},
     )
-    newcomers = pl.DataFrame(schema=instruments.SCHEMA)
+    newcomers = instruments.namesakes(delivery.bars, known)
+    known = pl.concat([known, newcomers])
     bars, actions = instruments.resolve(delivery.bars, known), instruments.resolve(delivery.actions, known)
     if delivery.basis == "raw" and bars.height:
         last = _last_bars(connection, bars, delivery.source, known)
         listed = _listed_since(connection, delivery, calendar)
         first = min(frame["session"].min() for frame in (bars, last, listed) if frame.height)  # type: ignore[type-var]
-        sessions = calendar.frame(first, bars["session"].max())  # type: ignore[arg-type]
+        sessions = calendar.frame(first - timedelta(days=RECENT_DAYS), bars["session"].max())  # type: ignore[arg-type,operator]
         stored = _stored_actions(connection, bars, delivery.source)
         actions = without_repeats(actions, bars, stored, sessions)
         explained = pl.concat([frame.select("symbol", "session") for frame in (actions, stored)])
-        newcomers = instruments.changed_hands(bars, last, explained, sessions, listed.rename({"session": "listed_from"}), known)
-        if newcomers.height:
+        changed = instruments.changed_hands(bars, last, explained, sessions, listed.rename({"session": "listed_from"}), known)
+        if changed.height:
+            newcomers = pl.concat([newcomers, changed])
             firsts = bars.group_by("symbol").agg(valid_from=pl.col("session").min()).join(known, on="symbol", how="anti")
-            holders = pl.concat([known, firsts.with_columns(ticker="symbol"), newcomers], how="diagonal_relaxed")
-            bars, actions = (instruments.resolve(frame, holders) for frame in (bars, actions))
+            holders = pl.concat([known, firsts.with_columns(ticker="symbol"), changed], how="diagonal_relaxed")
+            bars, actions = (instruments.resolve(frame, holders) for frame in (delivery.bars, delivery.actions))
+            actions = without_repeats(actions, bars, stored, sessions)
             known = holders
     listing = delivery.listed
     if listing is not None and delivery.delivered_at is not None:
