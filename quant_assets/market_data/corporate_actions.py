@@ -15,9 +15,12 @@ import polars as pl
 from quant_assets.market_data.delivery import ACTIONS
 
 RATIOS = sorted(
-    {Fraction(new, old) for new in range(1, 11) for old in range(1, 11)}
-    | {Fraction(many, 1) for many in range(1, 101)}
-    | {Fraction(1, many) for many in range(1, 1001)},
+    (
+        {Fraction(new, old) for new in range(1, 11) for old in range(1, 11)}
+        | {Fraction(many, 1) for many in range(1, 101)}
+        | {Fraction(1, many) for many in range(1, 1001)}
+    )
+    - {Fraction(1)},
     key=lambda ratio: ratio.numerator + ratio.denominator,
 )
 """The ratios in which shares are split or merged, the simplest first."""
@@ -73,11 +76,12 @@ def _steps(bars: pl.DataFrame) -> pl.DataFrame:
     digits = pl.max_horizontal(
         *(pl.when((pl.col("adj_close") - pl.col("adj_close").round(n - 1)).abs() > 10.0**-n / 2).then(n).otherwise(2) for n in range(3, 8))
     )
-    # A close that is its own adjusted close is exact; any other one is rounded at the last digit.
-    rounding = pl.when(pl.col("close") == pl.col("adj_close")).then(0.0).otherwise(0.5 * 10.0 ** -pl.col("digits") / pl.col("adj_close"))
+    # Closes that are their own adjusted closes up to the end are exact; any other one is rounded at the last digit.
+    rounding = pl.when("exact").then(0.0).otherwise(0.5 * 10.0 ** -pl.col("digits") / pl.col("adj_close"))
     before = {name: pl.col(name).shift(1).over("symbol") for name in ("close", "ratio", "rounding")}
     return (
         ordered.with_columns(ratio=pl.col("adj_close") / pl.col("close"), digits=digits.max().over("symbol").cast(pl.Float64))
+        .with_columns(exact=(pl.col("ratio") == 1).cum_min(reverse=True).over("symbol"))
         .with_columns(rounding=rounding)
         .with_columns(
             factor=pl.col("ratio") / before["ratio"],
@@ -89,8 +93,9 @@ def _steps(bars: pl.DataFrame) -> pl.DataFrame:
             (pl.col("ratio") != pl.col("ratio").shift(1).over("symbol"))
             & (
                 ((pl.col("factor") - 1).abs() > pl.col("slack"))
-                # Exact on one side and not on the other: no rounding makes a difference where there is no action.
-                | ((pl.col("ratio") == 1) != (pl.col("ratio").shift(1).over("symbol") == 1))
+                # Exact from here to the end and not before: no rounding makes a difference where there is no action. In
+                # between it does, where a small factor now and then rounds a price to itself.
+                | (pl.col("exact") & (pl.col("ratio").shift(1).over("symbol") != 1))
             )
             & pl.col("factor").is_finite()
         )
