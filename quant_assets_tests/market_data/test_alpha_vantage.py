@@ -66,7 +66,6 @@ def faults(calendar: TradingCalendar) -> dict[str, tuple[list[Reply], list[str],
     return {
         "HTTP429": ([Reply("Too Many Requests", 429)], ["burst_limit"] * 3, 0),
         "HTTP500": ([Reply("oops", 500)], ["unavailable"] * 3, 0),
-        "SILENT": ([Reply("", manner="silent")], ["unavailable"] * 3, 0),
         "HALF": ([Reply(as_json("HALF", rows["CUT"]), manner="cut")], ["malformed"] * 2, 0),
         "CUT": ([Reply(as_json("CUT", rows["CUT"])[:5000])], ["malformed"] * 2, 0),
         "CUTCSV": ([Reply(as_csv(rows["CUTCSV"])[:5000])], ["malformed"] * 2, 0),
@@ -92,7 +91,7 @@ class TestRegression:
     ) -> None:
         expected = faults(calendar)
         vendor.script = {symbol: list(replies) for symbol, (replies, _, _) in expected.items() if replies}
-        settings = desk.model_copy(update={"vendor_timeout_seconds": 0.3, "vendor_attempts": 3, "vendor_concurrency": 8})
+        settings = desk.model_copy(update={"vendor_attempts": 3, "vendor_concurrency": 8})
         (owed,) = night(settings, calendar, tuple(expected), warehouse, LAST)
         found: dict[str, list[str]] = {symbol: [] for symbol in expected}
         for row in ledger(warehouse):
@@ -116,6 +115,14 @@ class TestRegression:
         failed = [symbol for symbol, (_, classes, _) in expected.items() if classes[-1] in {"burst_limit", "unavailable", "malformed"}]
         assert (owed.symbols, owed.sessions) == (len(failed), len(failed) * len(sessions))
         assert "2 symbols: burst_limit." in owed.reason
+
+    def test_a_vendor_that_says_nothing(self, vendor: Vendor, desk: Settings, calendar: TradingCalendar, warehouse: Warehouse) -> None:
+        vendor.script = {"SILENT": [Reply("", manner="silent")]}
+        settings = desk.model_copy(update={"vendor_timeout_seconds": 0.2, "vendor_attempts": 3})
+        (owed,) = night(settings, calendar, ("SILENT",), warehouse, LAST)
+        assert [(row["status"], row["reply_class"]) for row in ledger(warehouse)] == [("unavailable", "unavailable")] * 3
+        assert "No whole reply in 0.2 seconds. The vendor did not answer" in ledger(warehouse)[-1]["detail"]
+        assert (owed.symbols, bars(warehouse).height, len(vendor.calls)) == (1, 0, 3)
 
     def test_asked_again_only_where_it_helps(self, vendor: Vendor, desk: Settings, calendar: TradingCalendar, warehouse: Warehouse) -> None:
         vendor.script = {"WRONG": [notice("invalid_request", "Error Message")], "EMPTY": [Reply("{}")], "DOWN": [Reply("", 503)]}
@@ -296,7 +303,7 @@ class TestSecrecy:
     ) -> None:
         """A vendor that echoes the key in every way it can, and a search through all that was kept, logged, printed and raised."""
         home = tmp_path / "home"
-        settings = settings_for(vendor, home, alpha_vantage_api_key=KEY, vendor_timeout_seconds=0.3, vendor_attempts=2)
+        settings = settings_for(vendor, home, alpha_vantage_api_key=KEY, vendor_timeout_seconds=2.0, vendor_attempts=1)
         echoes = {
             "JSON": json.dumps({"Information": f"We have detected your API key as {KEY} and our rate limit is 1 request per second."}),
             "HTML": f'<html><a href="/query?symbol=X&apikey={quote(KEY, safe="")}">again</a> {quote_plus(KEY).lower()} {KEY}</html>',
