@@ -215,7 +215,15 @@ class TestProperties:
         home, _ = nights.finished(tmp_path_factory.getbasetemp())
         graph = defs.resolve_asset_graph()
         with nights.desk(home) as desk:
-            for name in ("stg_bars", "training_panel", "market_sessions", "stg_adjusted_bars", "weekly_bars", "monthly_bars"):
+            for name in (
+                "stg_bars",
+                "training_panel",
+                "market_sessions",
+                "stg_adjusted_bars",
+                "period_bars",
+                "weekly_bars",
+                "monthly_bars",
+            ):
                 shown = graph.get(dg.AssetKey(["feature_store", name])).metadata["dagster/column_schema"].columns
                 stored = desk.read(
                     "select column_name, data_type from duckdb_columns() where table_name = $name order by column_index", name=name

@@ -21,7 +21,8 @@ from quant_assets_tests import nights
 from quant_assets_tests.nights import CALENDAR, EVENING
 
 SOURCE = "synthetic"
-COMPILED = Path("dbt") / "compiled" / "dbt_features" / "models" / "bars"
+COMPILED = Path("dbt") / "compiled" / "dbt_features"
+TESTS = ("period_bars_grain", "period_bars_prices_in_order", "period_bars_hold_every_clean_bar")
 NEXT_SESSION = "2025-03-17"  # after EVENING, a Friday
 WEEK = [date(2025, 3, day) for day in (3, 4, 5, 6, 7)]
 ADJUSTED = ["adj_open", "adj_high", "adj_low", "adj_close", "adj_volume", "price_factor", "share_factor"]
@@ -70,24 +71,24 @@ class Models:
         self.connection.execute(f"insert into {table.full_name} by name select * from rows")
         self.connection.unregister("rows")
 
-    def sql(self, name: str, next_session: str = NEXT_SESSION) -> str:
-        return (self.folder / name).read_text().replace(NEXT_SESSION, next_session)
-
     def adjusted(self) -> pl.DataFrame:
         frame: pl.DataFrame = self.connection.sql("select * from feature_store.stg_adjusted_bars order by symbol, session").pl()
         return frame
 
-    def periods(self, period: str, next_session: str = NEXT_SESSION) -> pl.DataFrame:
-        """Weekly or monthly bars, built anew as the table that others read."""
-        self.connection.execute(
-            f"create or replace table feature_store.{period}ly_bars as {self.sql(f'{period}ly_bars.sql', next_session)}"
-        )
+    def build(self, next_session: str = NEXT_SESSION) -> None:
+        """Build the weeks and months anew, as of the evening before a session of the exchange."""
+        sql = (self.folder / "models" / "bars" / "period_bars.sql").read_text()
+        assert NEXT_SESSION in sql
+        self.connection.execute("create or replace table feature_store.period_bars as " + sql.replace(NEXT_SESSION, next_session))
+
+    def periods(self, period: str) -> pl.DataFrame:
+        """Weekly or monthly bars as they were last built."""
         frame: pl.DataFrame = self.connection.sql(f"select * from feature_store.{period}ly_bars order by symbol, {period}_start").pl()
         return frame
 
-    def offending(self, test: str) -> int:
-        """How many rows a test finds in the tables as they stand."""
-        return len(self.connection.sql(self.sql(f"bars.yml/{test}.sql")).fetchall())
+    def offending(self) -> list[int]:
+        """How many rows each test finds in the tables as they stand."""
+        return [len(self.connection.sql((self.folder / "tests" / f"{name}.sql").read_text()).fetchall()) for name in TESTS]
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +141,7 @@ class TestRegression:
         bars = [bar("A", day, close, high=close + 2, low=close - 1) for day, close in zip(WEEK, closes, strict=True)]
         split, dividend = action("A", WEEK[2], "split", 2.0), action("A", WEEK[3], "dividend", 1.0)
         models.fill([*bars, bar("A", date(2025, 3, 10), 50.0)], [split, dividend])
+        models.build()
         factor = 2 / (1 - 1 / 51)  # 2.04: the holder of a share of 100 has two, and their dividend reinvested at 50
         week = models.periods("week").row(0, named=True)
         assert week == {
@@ -154,6 +156,7 @@ class TestRegression:
     def test_a_week_across_a_years_end_is_one_week_and_two_months(self, models: Models) -> None:
         days = [date(2024, 12, 30), date(2024, 12, 31), date(2025, 1, 2), date(2025, 1, 3), date(2025, 1, 6)]
         models.fill([bar("A", day, 10.0 + n) for n, day in enumerate(days)])
+        models.build()
         weeks, months = models.periods("week"), models.periods("month")
         assert weeks.select("week_start", "sessions", "adj_open", "adj_close").rows() == [
             (date(2024, 12, 30), 4, 10.0, 13.0),
@@ -174,13 +177,15 @@ class TestRegression:
         self, models: Models, last: date, following: str, week: bool, month: bool
     ) -> None:
         models.fill([bar("A", last, 10.0), bar("A", last - timedelta(days=70), 10.0), bar("GONE", last - timedelta(days=69), 10.0)])
+        models.build(following)
         for period, over in (("week", week), ("month", month)):
-            rows = models.periods(period, following).rows(named=True)
+            rows = models.periods(period).rows(named=True)
             assert [row["is_complete"] for row in rows if row["symbol"] == "A"] == [True, over]
             assert [row["is_complete"] for row in rows if row["symbol"] == "GONE"] == [True]
 
     def test_a_missing_volume_leaves_its_week_without_one(self, models: Models) -> None:
         models.fill([bar("A", WEEK[0], 10.0), bar("A", WEEK[1], 10.0, volume=None), bar("A", date(2025, 3, 10), 10.0)])
+        models.build()
         assert models.periods("week")["adj_volume"].to_list() == [None, 600.0]
 
     def test_another_sources_action_is_none_of_ours(self, models: Models) -> None:
@@ -194,31 +199,31 @@ class TestRegression:
             "score": 1.0, "severity": "critical", "detail": "", "known_at": known(WEEK[4]),
         }  # fmt: skip
         models.add(ANOMALIES, [{name: value for name, value in finding.items() if name in ANOMALIES.column_names}])
+        models.build()
         assert models.periods("week").select("sessions", "last_session").row(0) == (4, WEEK[3])
         released = datetime(2025, 3, 12, 9)
         models.add(REVIEWS, [finding | {"decided_at": released, "decision": "release", "decided_by": "analyst", "reason": "seen"}])
+        models.build()
         assert models.periods("week").select("sessions", "known_at").row(0) == (5, released)
 
     def test_the_tests_find_what_is_wrong(self, models: Models) -> None:
         models.fill([bar(symbol, day, 10.0) for symbol in ("A", "B") for day in WEEK])
-        checks = ("grain", "prices_in_order", "hold_every_clean_bar")
-        for period in ("week", "month"):
-            table = f"feature_store.{period}ly_bars"
-            models.periods(period)
-            assert [models.offending(f"{period}ly_bars_{check}") for check in checks] == [0, 0, 0]
-            models.connection.execute(f"insert into {table} select * from {table} where symbol = 'A'")
-            models.connection.execute(f"update {table} set adj_low = adj_open + 1e-6, sessions = sessions + 1 where symbol = 'B'")
-            assert [models.offending(f"{period}ly_bars_{check}") for check in checks] == [1, 1, 1]
-            models.connection.execute(f"delete from {table}")
-            assert models.offending(f"{period}ly_bars_hold_every_clean_bar") == 2
+        models.build()
+        assert models.offending() == [0, 0, 0]
+        table = "feature_store.period_bars"
+        models.connection.execute(f"insert into {table} select * from {table} where symbol = 'A' and period = 'week'")
+        models.connection.execute(f"update {table} set adj_low = adj_open + 1e-6, sessions = sessions + 1 where symbol = 'B'")
+        assert models.offending() == [1, 2, 2]
+        models.connection.execute(f"delete from {table}")
+        assert models.offending() == [0, 0, 4]
 
     def test_out_of_order_is_no_fault_where_a_person_released_it(self, models: Models) -> None:
         models.fill([bar("A", day, 10.0, low=11.0) for day in WEEK])
-        models.periods("week")
-        assert models.offending("weekly_bars_prices_in_order") == 1
+        models.build()
+        assert models.offending() == [0, 2, 0]
         decision = {"rule": "ohlc_order", "decided_at": known(EVENING), "bar_known_at": known(EVENING), "decision": "release"}
         models.add(REVIEWS, [{"symbol": "A", "session": WEEK[1], "decided_by": "analyst", "reason": "seen", **decision}])
-        assert models.offending("weekly_bars_prices_in_order") == 0
+        assert models.offending() == [0, 0, 0]
 
     def test_the_build_tells_which_periods_are_over(self, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
         """The evening is a Friday in March; without Friday's bars it is a Thursday."""
@@ -297,6 +302,8 @@ class TestProperties:
         bars, actions = history
         by_hand(bars, actions)
         models.fill(bars, actions)
+        models.build()
+        assert models.offending()[::2] == [0, 0]
         daily = models.adjusted().rows(named=True)
         for period in ("week", "month"):
             grouped: dict[tuple[str, date], list[dict[str, object]]] = {}
@@ -316,4 +323,3 @@ class TestProperties:
                     "adj_close": days[-1]["adj_close"], "close": days[-1]["close"], "known_at": days[-1]["known_at"],
                     "adj_volume": None if None in volumes else pytest.approx(sum(volumes)),
                 }  # fmt: skip
-            assert [models.offending(f"{period}ly_bars_{check}") for check in ("grain", "hold_every_clean_bar")] == [0, 0]

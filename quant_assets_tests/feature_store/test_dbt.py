@@ -86,10 +86,10 @@ class TestRegression:
 class TestProperties:
     def test_sound_tables_pass_and_the_file_is_let_go(self, desk: Desk) -> None:
         found = outcomes(desk)
-        models = {"stg_bars", "training_panel", "market_sessions", "stg_adjusted_bars", "weekly_bars", "monthly_bars"}
+        models = {"stg_bars", "training_panel", "market_sessions", "stg_adjusted_bars", "period_bars", "weekly_bars", "monthly_bars"}
         assert {name for name, outcome in found.items() if outcome.is_model} == models
         assert all(outcome.passed and outcome.failures == 0 for outcome in found.values())
-        assert len(found) == 6 + 14
+        assert len(found) == 7 + 11
         assert not opened_here(desk.settings.warehouse_path)
         assert read_elsewhere(desk.settings.warehouse_path) == "484"
 
