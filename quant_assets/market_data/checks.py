@@ -17,7 +17,7 @@ from quant_assets.schemas import DAILY_BARS
         dg.AssetCheckSpec("schema", asset=BARS, blocking=True, description="The stored columns and types are the declared ones."),
         dg.AssetCheckSpec("key", asset=BARS, blocking=True, description="No two rows share symbol, session, source and known_at."),
         dg.AssetCheckSpec(
-            "fresh", asset=BARS, description="The last session is there, for every symbol that traded in the 30 days before it."
+            "fresh", asset=BARS, description="The last session is there, for every symbol in scope that traded in the 30 days before it."
         ),
         dg.AssetCheckSpec(
             "deliveries",
@@ -58,13 +58,15 @@ def daily_bars_checks(
     yield _deliveries(night, warehouse, desk)
     last = warehouse.client.read(
         """
-        select symbol, max(session) as last_session from market_data.latest_daily_bars
+        select symbol, max(session) as last_session, symbol in (from market_data.universe_on_as_of($due, $as_of)) as in_scope
+        from market_data.latest_daily_bars
         where source = $source and session <= $due group by symbol order by last_session, symbol
         """,
-        {"source": desk.settings.source, "due": night.tonight},
+        {"source": desk.settings.source, "due": night.tonight, "as_of": night.as_of},
     )
     newest: date | None = last["last_session"].max()  # type: ignore[assignment]
-    late = last.filter(pl.col("last_session").is_between(night.tonight - timedelta(days=30), night.tonight, closed="left"))
+    recently = pl.col("last_session").is_between(night.tonight - timedelta(days=30), night.tonight, closed="left")
+    late = last.filter("in_scope", recently).drop("in_scope")
     yield dg.AssetCheckResult(
         check_name="fresh",
         asset_key=BARS,

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from quant_assets_tests import nights
+from quant_assets_tests.market_data.test_universe import store_members
 from quant_assets_tests.nights import BEFORE, CALENDAR, EVENING, Desk
 
 
@@ -48,6 +49,12 @@ class TestRegression:
         assert "| SYN001 | 2025-03-13 |" in str(check.metadata["symbols"].value)
         desk.change("delete from market_data.daily_bars where symbol = 'SYN001' and session >= ?", date(2025, 2, 12))
         assert desk.checks()["fresh"].passed  # it ended more than 30 days ago: delisted rather than late
+
+    def test_symbol_that_left_is_not_late(self, desk: Desk) -> None:
+        desk.change("delete from market_data.daily_bars where symbol = 'SYN001' and session = ?", EVENING)
+        members = [(symbol, date(2025, 1, 2), None) for symbol in ("SYN002", "SYN004", "SYN005")]
+        store_members(desk.warehouse, [("SYN001", date(2025, 1, 2), BEFORE), *members], CALENDAR.known_at(EVENING), "synthetic")
+        assert desk.checks()["fresh"].passed
 
     def test_session_that_has_not_come(self, desk: Desk) -> None:
         desk.change("delete from market_data.daily_bars where session = ?", EVENING)

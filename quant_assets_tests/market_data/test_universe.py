@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from quant_assets.clock import TradingCalendar
 from quant_assets.errors import ConfigurationError
+from quant_assets.feature_store.store import training_frame
 from quant_assets.market_data.delivery import MEMBERS
 from quant_assets.market_data.landing import land
 from quant_assets.market_data.universe import members_frame, universe
 from quant_assets.schemas import UNIVERSE
 from quant_assets.settings import load_settings
 from quant_assets.warehouse import Warehouse, append_versions
+from quant_assets_tests import nights
 from quant_assets_tests.conftest import SOURCE, bar, delivery
 
 FILE = "symbol,valid_from,valid_to\n"
@@ -173,6 +175,27 @@ class TestMacros:
         store_members(stocked, [("AAA", SINCE, None), ("BBB", SINCE, None)])
         store_members(stocked, [("AAA", SINCE, SINCE - timedelta(days=1))], EVENING + timedelta(days=1))
         assert on(stocked, SINCE) == ["BBB"]
+
+
+class TestNight:
+    def test_a_night_with_a_membership_file_signals_for_who_is_in_scope(self, tmp_path: Path) -> None:
+        """SYN002 left a week before; SYN005 joins on the evening itself; of the others nobody is listed."""
+        left = nights.EVENING - timedelta(days=7)
+        (tmp_path / "members.csv").write_text(
+            f"symbol,valid_from,valid_to\nSYN001,2020-01-02,\nSYN002,2020-01-02,{left}\nSYN005,{nights.EVENING},\n"
+        )
+        with nights.desk(tmp_path / "home", QUANT_UNIVERSE=str(tmp_path / "members.csv")) as desk:
+            assert desk.run().success
+            assert desk.read("select distinct symbol from signals.daily_signals order by symbol")["symbol"].to_list() == [
+                "SYN001",
+                "SYN005",
+            ]
+            assert "SYN002" in desk.read("select distinct symbol from feature_store.technical_v1")["symbol"].to_list()
+            frame = training_frame(
+                desk.warehouse, nights.CALENDAR, ["rsi_14"], 1, nights.CALENDAR.known_at(nights.EVENING), date(2025, 1, 2), nights.EVENING
+            )
+            lasts = dict(frame.group_by("symbol").agg(pl.col("session").max()).sort("symbol").iter_rows())
+            assert lasts == {"SYN001": nights.BEFORE, "SYN002": left}  # SYN005's outcome is not known yet
 
 
 DAYS = st.dates(date(2019, 1, 1), date(2019, 3, 31))
