@@ -21,3 +21,13 @@ class TestProperties:
             for delay in (0.35 * seconds, 0.3 * seconds):
                 desk.kill(delay)
             desk.check_recovered(undisturbed.tables())
+
+    def test_two_runs_beside_each_other_ask_for_nothing_twice(self, tmp_path: Path) -> None:
+        with serving(CALENDAR.between(FIRST, LAST)) as vendor:
+            vendor.seconds = SECONDS_OF_A_REPLY
+            desk = Desk(vendor, tmp_path / "shared", SYMBOLS)
+            desk.run_two_at_a_time()
+            assert sorted(call["symbol"] for call in vendor.calls) == sorted(SYMBOLS)
+            tables = desk.tables()
+            desk.check_recovered(tables)
+            assert len(vendor.calls) == len(SYMBOLS)
