@@ -67,10 +67,10 @@ def changed_hands(
 ) -> pl.DataFrame:
     """Find the sessions from which on a symbol is somebody else: new instruments (`SCHEMA`, `valid_to` null).
 
-    `bars` are a delivery's under our symbols, `last` the stored bar before them (`symbol`, `session`, `close`), `actions`
+    `bars` are a delivery's under our symbols, `last` the stored bar before them (`symbol`, `session`, its last `close`), `actions`
     what explains a jump (`symbol`, `session`), `sessions` the calendar (`session`, `ordinal`), `listed` since when each
     symbol is listed, where that is known (`symbol`, `listed_from`), `known` the instruments so far. A price of zero or
-    less says nothing. The result has one row per change, in order.
+    less says nothing, but that there was a bar. The result has one row per change, in order.
     """
     new = bars.join(last.select("symbol", last_session="session"), on="symbol", how="left").filter(
         pl.col("last_session").is_null() | (pl.col("session") > pl.col("last_session"))
@@ -79,11 +79,11 @@ def changed_hands(
         pl.concat(
             [last.select("symbol", "session", "close", fresh=pl.lit(False)), new.select("symbol", "session", "close", fresh=pl.lit(True))]
         )
-        .filter(pl.col("close") > 0)
+        .with_columns(close=pl.when(pl.col("close") > 0).then(pl.col("close")))
         .join(sessions.select("session", "ordinal"), on="session", how="left")
         .sort("symbol", "session")
         .with_columns(
-            jump=pl.col("close") / pl.col("close").shift(1).over("symbol"),
+            jump=pl.col("close") / pl.col("close").forward_fill().shift(1).over("symbol"),
             missing=pl.col("ordinal") - pl.col("ordinal").shift(1).over("symbol") - 1,
         )
         .filter(pl.col("fresh") & ((pl.col("jump") >= JUMP) | (pl.col("jump") <= 1 / JUMP)))

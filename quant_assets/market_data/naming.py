@@ -105,12 +105,12 @@ def instrument_versions(
 
 
 def _last_bars(connection: Connection, bars: pl.DataFrame, source: str, known: pl.DataFrame) -> pl.DataFrame:
-    """The stored bar before each symbol's newest delivered one: `symbol`, `session`, `close`."""
+    """The stored bar before each symbol's newest delivered one: `symbol`, `session`, `close` (the last above zero)."""
     delivered = bars.group_by("symbol").agg(newest=pl.col("session").max())
     last = """
-        select bar.symbol, max(bar.session) as session, arg_max(bar.close, (bar.session, bar.known_at)) as close
+        select bar.symbol, max(bar.session) as session, arg_max(bar.close, (bar.session, bar.known_at)) filter (bar.close > 0) as close
         from market_data.daily_bars as bar join delivered on bar.symbol = delivered.symbol and bar.session < delivered.newest
-        where source = $source and close > 0 and bar.session between $since and $until
+        where source = $source and bar.session between $since and $until
         group by bar.symbol
     """
     until: date = bars["session"].max()  # type: ignore[assignment]
