@@ -89,7 +89,8 @@ class Vendor:
         for ex in (later for later in history if session < later <= day):
             before = self.closes[symbol][history[history.index(ex) - 1]]
             ratio = self.splits.get((symbol, ex), 1.0)
-            factor *= ratio / (1 - self.dividends.get((symbol, ex), 0.0) * ratio / before)
+            paid = self.dividends.get((symbol, ex), 0.0) * ratio
+            factor *= ratio / (1 - paid / before if paid else 1.0)
         return factor
 
     def send(
