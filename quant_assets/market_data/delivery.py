@@ -38,7 +38,7 @@ class Holdings(Protocol):
     """What the warehouse already holds of one source, so that a source asks only for what is missing."""
 
     def symbols(self) -> pl.DataFrame:
-        """One row per symbol with a bar: `symbol`, `first_session`, `last_session`."""
+        """One row per ticker with a bar: `symbol`, `first_session`, `last_session`."""
         ...
 
     def landed(self) -> frozenset[str]:

@@ -18,11 +18,15 @@ class StoredHoldings:
         self._source = {"source": source}
 
     def symbols(self) -> pl.DataFrame:
-        """One row per symbol with a bar: `symbol`, `first_session`, `last_session`."""
+        """One row per ticker with a bar, whoever held it: `symbol`, `first_session`, `last_session`; sources know tickers only."""
         return self._warehouse.read(
             """
-            select symbol, min(session) as first_session, max(session) as last_session
-            from market_data.daily_bars where source = $source group by symbol order by symbol
+            select coalesce(ticker, symbol) as symbol, min(first_session) as first_session, max(last_session) as last_session
+            from (
+                select symbol, min(session) as first_session, max(session) as last_session
+                from market_data.daily_bars where source = $source group by symbol
+            ) left join (select symbol, ticker from market_data.latest_instruments where source = $source) using (symbol)
+            group by all order by symbol
             """,
             self._source,
         )

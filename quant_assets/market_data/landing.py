@@ -110,7 +110,9 @@ def land(warehouse: Warehouse, delivery: Delivery, calendar: TradingCalendar, as
         late=fresh.filter((pl.col("known_at_basis") == "observed") & (pl.col("session") < newest_session)).height,
         actions=actions_written.height,
         rejected=delivery.rejected.height,
-        failed_requests=delivery.receipts.filter(pl.col("status") == "failed").height,
+        failed_requests=delivery.receipts.filter(
+            pl.col("status").is_in(["failed", "refused", "empty"]) | (pl.col("reply_class") != "data").fill_null(value=False)
+        ).height,
         symbols=delivery.bars["symbol"].n_unique(),
         batch_id=delivery.batch_id,
         rows_per_session=written.group_by("session").len("rows").sort("session"),
