@@ -17,9 +17,9 @@ def shared_series(bars: pl.DataFrame) -> str:
     """Say which symbols carry one and the same series of traded bars, when they are many; empty where they are not.
 
     Series are compared over all sessions of the delivery, open, high, low, close and volume; one that did not trade on
-    at least one session tells nothing.
+    at least one session tells nothing. Where no volume is told at all, all are taken to have traded.
     """
-    traded = bars.filter(pl.col("volume") > 0)
+    traded = bars.filter((pl.col("volume") > 0) | (pl.col("volume").count() == 0))
     if traded.is_empty():
         return ""
     series = traded.group_by("symbol").agg(pl.struct("session", *_VALUES).hash(seed=1).sum().alias("series"), pl.len().alias("sessions"))

@@ -57,6 +57,8 @@ class TestRegression:
             (own(3, sessions=1) + same(3, sessions=1), True),
             (own(3) + same(20, volume=0.0), False),  # did not trade
             (own(40) + [bar(f"X{n}", S[0], 50.0, volume=None) for n in range(20)], False),  # nobody knows whether they did
+            ([*same(12), bar("A0", S[0], volume=None)], True),
+            ([row | {"volume": None} for row in own(40) + same(12)], True),  # a source without volumes
             ([], False),
         ],
     )
