@@ -14,8 +14,10 @@ from quant_assets.warehouse import Warehouse, append_versions, query
 def land_members(warehouse: Warehouse, members: pl.DataFrame, source: str, calendar: TradingCalendar, as_of: datetime) -> int:
     """Bring `market_data.universe` up to a file's memberships (`delivery.MEMBERS`); returns the versions written.
 
-    A stretch that was not stored is history: known when it began, its end when it ended, and never after `as_of`. What
-    is changed later, or left out of the file, is known from `as_of`; a stretch that is left out ends with the last session.
+    The first file is history: a stretch is known when it began, its end when it ended, and never after `as_of`. What a
+    later one adds, changes or leaves out is known from `as_of`. An open stretch that is left out ends with the last
+    session, a closed one stays in the past; one that overlaps what the file now says of its symbol is taken back: it ends
+    on the day before it began.
     """
     batch_id = f"members-{members.hash_rows(seed=1).sum():016x}"
     columns = {
@@ -28,18 +30,23 @@ def land_members(warehouse: Warehouse, members: pl.DataFrame, source: str, calen
             connection, "select symbol, valid_from, valid_to from market_data.latest_universe where source = $source", {"source": source}
         )
         entity = ["symbol", "valid_from"]
-        fresh = members.join(stored, on=entity, how="anti")
-        gone = stored.filter(pl.col("valid_to").is_null()).join(members, on=entity, how="anti")
-        last = pl.lit(calendar.last_known_session(as_of))
-        held = members.join(stored, on=entity, how="semi")
-        ended = pl.concat([held, gone.with_columns(valid_to=pl.max_horizontal(last, "valid_from"))])
-        began = fresh.with_columns(valid_to=pl.lit(None, pl.Date), known_at=_known("valid_from", fresh, calendar, as_of))
-        over = fresh.filter(pl.col("valid_to").is_not_null())
-        over = over.with_columns(known_at=_known("valid_to", over, calendar, as_of))
-        changed = ended.with_columns(known_at=pl.lit(as_of, pl.Datetime("us")))
+        if stored.is_empty():
+            began = members.with_columns(valid_to=pl.lit(None, pl.Date), known_at=_known("valid_from", members, calendar, as_of))
+            over = members.filter(pl.col("valid_to").is_not_null())
+            told = [began, over.with_columns(known_at=_known("valid_to", over, calendar, as_of))]
+        else:
+            gone = stored.join(members, on=entity, how="anti")
+            said = gone.join(members, on="symbol", suffix="_said").filter(
+                (pl.col("valid_from_said") <= pl.col("valid_to").fill_null(date.max))
+                & (pl.col("valid_to_said").fill_null(date.max) >= pl.col("valid_from"))
+            )
+            ended = gone.filter(pl.col("valid_to").is_null()).join(said, on=entity, how="anti")
+            last = pl.max_horizontal(pl.lit(calendar.last_known_session(as_of)), "valid_from")
+            back = gone.join(said, on=entity, how="semi").with_columns(valid_to=pl.col("valid_from") - pl.duration(days=1))
+            gone = pl.concat([ended.with_columns(valid_to=last), back])
+            told = [pl.concat([members, gone]).with_columns(known_at=pl.lit(as_of, pl.Datetime("us")))]
         return sum(
-            append_versions(connection, UNIVERSE, frame.with_columns(**columns).select(UNIVERSE.column_names)).height
-            for frame in (began, over, changed)
+            append_versions(connection, UNIVERSE, frame.with_columns(**columns).select(UNIVERSE.column_names)).height for frame in told
         )
 
 

@@ -72,6 +72,22 @@ class TestRegression:
         assert desk.land(JUNE, ("BBB", JANUARY, None)) == 1
         assert desk.scope(JUNE) == ["AAA", "BBB"]
         assert desk.scope(SEPTEMBER) == ["BBB"]
+        assert desk.land(SEPTEMBER, ("BBB", JANUARY, None)) == 0
+        assert desk.land(SEPTEMBER, ("BBB", JANUARY, None), ("AAA", SEPTEMBER, None)) == 1
+        assert desk.scope(JUNE) == ["AAA", "BBB"]
+
+    def test_a_stretch_added_later_is_known_later(self, desk: Desk) -> None:
+        desk.land(MARCH, ("AAA", JANUARY, None))
+        desk.land(JUNE, ("AAA", JANUARY, None), ("BBB", JANUARY, MARCH))
+        assert desk.scope(JANUARY) == ["AAA", "BBB"]
+        assert desk.scope(JANUARY, as_of=MARCH) == ["AAA"]
+
+    def test_a_beginning_told_otherwise_takes_the_old_one_back(self, desk: Desk) -> None:
+        desk.land(JUNE, ("AAA", JANUARY, None), ("BBB", JANUARY, MARCH))
+        assert desk.land(SEPTEMBER, ("AAA", MARCH, None)) == 2
+        assert [desk.scope(day) for day in (JANUARY, MARCH, SEPTEMBER)] == [["BBB"], ["AAA", "BBB"], ["AAA"]]
+        assert desk.scope(JANUARY, as_of=JUNE) == ["AAA", "BBB"]
+        assert desk.land(SEPTEMBER, ("AAA", MARCH, None)) == 0
 
     def test_somebody_who_comes_back_has_two_stretches(self, desk: Desk) -> None:
         desk.land(SEPTEMBER, ("AAA", JANUARY, MARCH), ("AAA", JUNE, None))
