@@ -10,7 +10,7 @@ from quant_assets.schemas import UNIVERSE
 from quant_assets.warehouse import Connection, append_versions, query
 
 WHOLE = 0.9
-"""A list with a smaller share of those in scope is cut off: it takes nobody out."""
+"""A list with a smaller share of those in scope before its session is cut off: it takes nobody out."""
 BACK_DAYS = 30
 """Calendar days within which a symbol that comes back was only left out: its stretch goes on."""
 
@@ -35,10 +35,11 @@ def land_listing(
         connection,
         """
         with stretches as (
-            select symbol, valid_from, valid_to from market_data.latest_universe where source = $source
+            select symbol, valid_from, valid_to, known_at from market_data.latest_universe where source = $source
             qualify row_number() over (partition by symbol order by valid_from desc) = 1
         ),
-        whole as (select count(*) filter (listed.symbol is not null) >= $whole * count(*) as list from stretches left join listed using (symbol) where valid_to is null)
+        whole as (select count(*) filter (listed.symbol is not null) >= $whole * count(*) as list from stretches left join listed using (symbol)
+            where valid_to is null and known_at <= $session)
         select symbol, case when valid_from is null or valid_to < $session - to_days($back) then $session else valid_from end as valid_from, null::date as valid_to
         from listed left join stretches using (symbol)
         where valid_from is null or valid_to is not null

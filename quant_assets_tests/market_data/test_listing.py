@@ -78,6 +78,12 @@ class TestRegression:
         assert left == (MANY[there:] if leave else [])
         assert bool(lists.stretches("NEW")) is bool(there)  # but who is new on it is new
 
+    def test_a_list_that_is_cut_off_stays_so_when_it_comes_again(self, lists: Lists) -> None:
+        lists.comes(0, MANY[:3])
+        lists.comes(1, MANY[3:])
+        assert lists.comes(1, MANY[3:]) == 0
+        assert lists.stretches(*MANY) == [(symbol, S[0] if symbol in MANY[:3] else S[1], None) for symbol in MANY]
+
     def test_who_stands_on_a_list_twice_is_there_once(self, lists: Lists) -> None:
         assert lists.comes(0, [*MANY, "M00", "M00"]) == 20
 
@@ -134,7 +140,7 @@ class TestRegression:
 
 
 class TestProperties:
-    @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+    @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
     @given(nights=st.lists(st.sets(st.sampled_from(MANY), min_size=0, max_size=20), min_size=1, max_size=7))
     def test_stretches_never_overlap_and_the_open_ones_are_those_listed(
         self, warehouse: Warehouse, empty_database: Path, nights: list[set[str]]
