@@ -54,20 +54,21 @@ class Archive(BarFile):
     def read(self) -> bytes:
         """What stands in its `prices.csv`; the archive's hash and list are noted on the way."""
         data = super().read()
-        members = {}
+        members: dict[str, tuple[int, bytes]] = {}  # of namesakes the one that lies nearest to the top
         try:
             with tarfile.open(fileobj=io.BytesIO(data)) as archive:
                 for member in archive:
-                    if member.isfile() and (name := Path(member.name).name) in {"prices.csv", "symbols.txt"}:
-                        members[name] = archive.extractfile(member).read()  # type: ignore[union-attr]
+                    depth, name = len(Path(member.name).parts), Path(member.name).name
+                    if member.isfile() and name in {"prices.csv", "symbols.txt"} and (name not in members or depth < members[name][0]):
+                        members[name] = depth, archive.extractfile(member).read()  # type: ignore[union-attr]
         except tarfile.TarError as error:
             raise ConfigurationError(f"{self.name} is no tar archive that can be read ({error}); fetch it again.") from None
         if "symbols.txt" in members:
-            lines = members["symbols.txt"].decode("utf-8", "replace").splitlines()
+            lines = members["symbols.txt"][1].decode("utf-8-sig", "replace").splitlines()
             self.listed = list(dict.fromkeys(ticker for line in lines if (ticker := line.split("\t")[0].strip())))
         if "prices.csv" not in members:
             raise ConfigurationError(f"{self.name} holds no prices.csv; fetch it again.")
-        return members["prices.csv"]
+        return members["prices.csv"][1]
 
 
 def dated(path: Path) -> date | None:

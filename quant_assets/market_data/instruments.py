@@ -65,7 +65,8 @@ def _free(ticker: str, nth: int, taken: Collection[str]) -> str:
 def changed_hands(
     bars: pl.DataFrame, last: pl.DataFrame, actions: pl.DataFrame, sessions: pl.DataFrame, listed: pl.DataFrame, known: pl.DataFrame
 ) -> pl.DataFrame:
-    """Find the sessions from which on a symbol is somebody else: new instruments (`SCHEMA`, `valid_to` null).
+    """Find the sessions from which on a symbol is somebody else: new instruments (`SCHEMA`, `valid_to` null), or the next
+    holder that is known already and, as a late delivery tells, began earlier.
 
     `bars` are a delivery's under our symbols, `last` the stored bar before them (`symbol`, `session`, its last `close`), `actions`
     what explains a jump (`symbol`, `session`), `sessions` the calendar (`session`, `ordinal`), `listed` since when each
@@ -111,6 +112,7 @@ def changed_hands(
     taken = {*known["symbol"], *bars["symbol"].unique()}
     rows = []
     for ticker, nth, session in found.select("ticker", "nth", "session").iter_rows():
-        rows.append((_free(ticker, nth, taken), ticker, session, None))
+        nexts = known.filter((pl.col("ticker") == ticker) & (pl.col("valid_from") > session)).sort("valid_from")["symbol"]
+        rows.append((nexts[0] if len(nexts) else _free(ticker, nth, taken), ticker, session, None))
         taken.add(rows[-1][0])
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")

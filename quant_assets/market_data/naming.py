@@ -41,9 +41,11 @@ def named(connection: Connection, delivery: Delivery, calendar: TradingCalendar)
         explained = pl.concat([frame.select("symbol", "session") for frame in (actions, stored)])
         changed = instruments.changed_hands(bars, last, explained, sessions, listed.rename({"session": "listed_from"}), known)
         if changed.height:
-            newcomers = pl.concat([newcomers, changed])
+            newcomers = pl.concat([newcomers, changed.join(known, on="symbol", how="anti")])
             firsts = bars.group_by("symbol").agg(valid_from=pl.col("session").min()).join(known, on="symbol", how="anti")
-            holders = pl.concat([known, firsts.with_columns(ticker="symbol"), changed], how="diagonal_relaxed")
+            holders = pl.concat(
+                [known.join(changed, on="symbol", how="anti"), firsts.with_columns(ticker="symbol"), changed], how="diagonal_relaxed"
+            )
             bars, actions = (instruments.resolve(frame, holders) for frame in (delivery.bars, delivery.actions))
             actions = without_repeats(actions, bars, stored, sessions)
             known = holders

@@ -292,6 +292,19 @@ class TestRegression:
         assert nights.actions() == [("AAA", S[3], "dividend", 0.25)]
         assert set(nights.statuses().values()) == {"landed"}
 
+    def test_marks_quotes_line_ends_and_namesakes_within_an_archive(self, vendor: Vendor, nights: Nights) -> None:
+        rows = [{key: f'"{cell}"' for key, cell in row.items()} for row in vendor.rows(S[1])]
+        members: dict[str, str | bytes] = {
+            "in/._prices.csv": b"\0\1",
+            "in/prices.csv": "\ufeff" + csv_of(rows).replace("\n", "\r\n"),
+            "in/old/prices.csv": csv_of([]),
+            "in/symbols.txt": "\ufeffAAA\tSociété\r\nTRUE\r\n\r\n NaN \tNote\n005930\t\nINF\t".encode() + b"\xe9\n",
+        }
+        pack(vendor.folder / f"{S[1]:%Y%m%d}.tar.gz", members)
+        assert nights.night(S[1])[0].new == 10
+        assert nights.statuses() == {f"{S[1]:%Y%m%d}": "landed"}
+        assert nights.read("select symbol from market_data.universe order by symbol") == [(symbol,) for symbol in sorted(vendor.closes)]
+
     def test_actions_that_the_vendor_tells_are_taken_and_only_the_others_inferred(self, vendor: Vendor, nights: Nights) -> None:
         told = {"Dividends": 0.0, "Stock Splits": 0}
         vendor.splits["TRUE", S[2]] = 0.5
@@ -394,7 +407,7 @@ def sent(vendor: Vendor, day: date, kind: str) -> None:
 
 
 class TestProperties:
-    @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+    @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
     @given(
         kinds=st.lists(st.sampled_from(KINDS), min_size=4, max_size=9),
         order=st.lists(st.integers(0, 9), min_size=1, max_size=6),

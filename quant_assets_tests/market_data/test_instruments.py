@@ -132,6 +132,18 @@ class TestRegression:
         assert list(nights.closes("SSE.2").values()) == pytest.approx([40.0] * 7, rel=0.01)
         assert list(nights.closes("SSE.2.2")) == list(S[12:15])
 
+    def test_a_late_delivery_tells_that_the_next_holder_began_earlier(self, vendor: Vendor, nights: Nights) -> None:
+        vendor.trades("SSE", flat(2.0, 0, 4) | flat(40.0, 8, 16))
+        for day in (*S[1:6], *S[11:13]):
+            vendor.send(day)
+        nights.night(S[12])
+        assert others(nights) == [("SSE", "SSE", S[0], S[3]), ("SSE.2", "SSE", S[10], None)]
+        for day in (*S[6:11], S[13]):
+            vendor.send(day)
+        nights.night(S[13])
+        assert others(nights) == [("SSE", "SSE", S[0], S[3]), ("SSE.2", "SSE", S[8], None)]
+        assert list(nights.closes("SSE.2")) == list(S[8:14])
+
     def test_the_first_own_price_of_a_new_listing(self, vendor: Vendor, nights: Nights) -> None:
         vendor.listed = ["AAA", "BBB", "CCC"]
         for day in S[1:4]:
