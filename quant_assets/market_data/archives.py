@@ -200,7 +200,9 @@ class ArchivesSource:
         due = self.calendar.session_on_or_before(archive.day)
         per_session = dict(bars.group_by("session").len().iter_rows())
         symbols = max(bars["symbol"].n_unique(), 1)
-        tonight, before = per_session.get(due, 0), per_session.get(self.calendar.previous(due), 0)
+        tonight = per_session.get(due, 0)
+        # Of the first session of all, none before it is wanted.
+        before = per_session.get(self.calendar.previous(due), 0) if due > self.calendar.sessions[0] else symbols
         words = []
         if times >= 1.9:
             words.append(("tripled" if times >= 2.8 else "doubled", f"every row stands there {round(times)} times"))

@@ -94,9 +94,8 @@ def land(warehouse: Warehouse, delivery: Delivery, calendar: TradingCalendar, as
         append_versions(connection, INSTRUMENTS, begun, seen)
         if delivery.listed is not None and not overtaken:
             session = calendar.last_known_session(instant)
-            land_listing(
-                connection, delivery.listed, delivery.source, session, calendar.previous(session), seen_at, delivery.batch_id, stamp
-            )
+            previous = calendar.previous(session) if session > calendar.sessions[0] else session
+            land_listing(connection, delivery.listed, delivery.source, session, previous, seen_at, delivery.batch_id, stamp)
         append_ledger(connection, REJECTED_ROWS, _declared(delivery.rejected.with_columns(**marks), REJECTED_ROWS))
         append_ledger(connection, FETCH_LEDGER, _requests(connection, delivery, stamp, run_id))
         for name, truth in delivery.truth.items():

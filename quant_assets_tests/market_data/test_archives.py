@@ -249,6 +249,16 @@ class TestRegression:
         assert list(nights.statuses()) == [f"{day:%Y%m%d}" for day in S[2:4]]
         assert list(nights.closes("AAA")) == list(S[2:4])
 
+    def test_the_first_session_of_the_calendar_has_none_before_it(self, vendor: Vendor, open_warehouse: Warehouse) -> None:
+        vendor.listed = list(vendor.closes)
+        for day in S[1:3]:
+            vendor.send(day)
+        nights = Nights(vendor.folder, trading_calendar("XNYS", S[1]), open_warehouse, start=S[1])
+        assert [landing.new for landing in nights.night(S[2])] == [5, 5]
+        assert set(nights.statuses().values()) == {"landed"}
+        assert nights.details()[f"{S[1]:%Y%m%d}"].endswith("rows 10, bars 5, rejected 0, out of scope 5")
+        assert nights.read("select distinct valid_from from market_data.universe") == [(S[1],)]
+
     def test_a_name_of_the_future_is_not_the_last_session(self, vendor: Vendor, nights: Nights) -> None:
         vendor.send(S[1])
         pack(vendor.folder / "20990303.tar.gz", {"prices.csv": ""})
