@@ -19,6 +19,7 @@ from pydantic import PrivateAttr
 from quant_assets.clock import TradingCalendar, utc_now
 from quant_assets.errors import ConfigurationError
 from quant_assets.home import appear_whole
+from quant_assets.market_data.archives import ArchivesSource
 from quant_assets.market_data.delivery import Source
 from quant_assets.market_data.landing import default_as_of
 from quant_assets.market_data.sources import make_source
@@ -118,10 +119,13 @@ class DeskResource(dg.ConfigurableResource[None]):
 
         Now is when the run was made, so that all its steps agree.
 
-        `last_session` is what the source can deliver, where it has been asked; otherwise the stored bars tell.
+        `last_session` is what the source can deliver, where it has been asked; otherwise the stored bars tell, and of dated
+        deliveries, which may bring no bars, the last one.
         Raises `ConfigurationError` for a partition whose session was not known yet at that instant.
         """
         tagged = context.run.tags.get(AS_OF_TAG)
+        is_partitioned = context.has_partition_key_range or context.has_partition_key
+        asked = [date.fromisoformat(key) for key in context.partition_keys] if is_partitioned else []
         if tagged:
             as_of = self.calendar.as_of(tagged)
         elif self.source.live:
@@ -129,13 +133,11 @@ class DeskResource(dg.ConfigurableResource[None]):
             as_of = utc_now() if record is None else record.create_timestamp.astimezone(UTC).replace(tzinfo=None)
         else:
             last = last_session or self._last_stored(warehouse)
+            if asked and asked[-1] > last and isinstance(self.source, ArchivesSource):
+                last = min(asked[-1], self.source.last_session())
             as_of = default_as_of(warehouse, self.settings.source, self.calendar, last)
         tonight = self.calendar.last_known_session(as_of)
-        sessions = (
-            [date.fromisoformat(key) for key in context.partition_keys]
-            if context.has_partition_key_range or context.has_partition_key
-            else [tonight]
-        )
+        sessions = asked or [tonight]
         if sessions[-1] > tonight:
             ends = "" if tagged else f" (the {self.settings.source} source ends there)"
             raise ConfigurationError(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
+import dagster as dg
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -353,6 +354,27 @@ class TestRegression:
         nights.night(S[2])
         known = nights.read("select distinct known_at from market_data.daily_bars order by 1")
         assert known == [(CALENDAR.known_at(S[1]),), (CALENDAR.known_at(S[2]),)]
+
+    def test_a_night_whose_archive_is_empty_is_a_night_all_the_same(
+        self, vendor: Vendor, nights: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from quant_assets.resources import DeskResource, Night
+
+        vendor.send(S[1])
+        vendor.send(S[2], rows=[])
+        nights.night(S[2])
+        settings = {"HOME": tmp_path, "SOURCE": "files", "FILES_PATH": vendor.folder, "START": "2020-01-02"}
+        for name, value in settings.items():
+            monkeypatch.setenv(f"QUANT_{name}", str(value))
+        seen: list[Night] = []
+
+        @dg.asset(partitions_def=dg.DailyPartitionsDefinition(start_date=str(S[0])))
+        def observer(context) -> None:  # type: ignore[no-untyped-def]  # whose type a local function cannot name as text
+            seen.append(DeskResource().night(context, nights.warehouse))
+
+        assert dg.materialize([observer], partition_key=str(S[2])).success
+        assert (seen[0].as_of, seen[0].sessions) == (CALENDAR.known_at(S[2]), [S[2]])
+        assert not dg.materialize([observer], partition_key=str(S[3]), raise_on_error=False).success  # no archive tells of it
 
     @real_data
     def test_the_first_real_deliveries(self, open_warehouse: Warehouse) -> None:
