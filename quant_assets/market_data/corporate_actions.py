@@ -69,9 +69,12 @@ def _steps(bars: pl.DataFrame) -> pl.DataFrame:
     """One row per pair of neighbouring sessions between which the ratio changed by more than rounding."""
     ordered = (
         bars.filter((pl.col("close") > 0) & (pl.col("adj_close") > 0))
-        .select("symbol", "session", "close", "adj_close")
+        .select("symbol", "session", "close", "adj_close", ratio=pl.col("adj_close") / pl.col("close"))
         .sort("symbol", "session")
     )
+    # Of thousands of symbols a handful has a step: the others are left alone early.
+    stepped = (pl.col("ratio") != pl.col("ratio").shift(1)) & (pl.col("symbol") == pl.col("symbol").shift(1))
+    ordered = ordered.join(ordered.filter(stepped).select("symbol").unique(), on="symbol", how="semi", maintain_order="left")
     # Digits after the point, as far as this symbol's adjusted closes show them; at least cents.
     digits = pl.max_horizontal(
         *(pl.when((pl.col("adj_close") - pl.col("adj_close").round(n - 1)).abs() > 10.0**-n / 2).then(n).otherwise(2) for n in range(3, 8))
@@ -80,7 +83,7 @@ def _steps(bars: pl.DataFrame) -> pl.DataFrame:
     rounding = pl.when("exact").then(0.0).otherwise(0.5 * 10.0 ** -pl.col("digits") / pl.col("adj_close"))
     before = {name: pl.col(name).shift(1).over("symbol") for name in ("close", "ratio", "rounding")}
     return (
-        ordered.with_columns(ratio=pl.col("adj_close") / pl.col("close"), digits=digits.max().over("symbol").cast(pl.Float64))
+        ordered.with_columns(digits=digits.max().over("symbol").cast(pl.Float64))
         .with_columns(exact=(pl.col("ratio") == 1).cum_min(reverse=True).over("symbol"))
         .with_columns(rounding=rounding)
         .with_columns(

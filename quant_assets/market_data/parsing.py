@@ -211,7 +211,7 @@ def read_dates(texts: pl.Series, date_format: str = "", delivered: date | None =
         # ISO stays readable beside a stated form, unless that gives its shape another order; so do a Parquet file's typed dates.
         read = [pl.lit(stated), *read[date_format.startswith("%Y-%d") : 2]]
     table = table.with_columns(session=pl.coalesce(read))
-    if not date_format:
+    if not date_format and table["session"].null_count():
         for mark in "/.-":
             table = _decide_order(table, day, mark, delivered)
     if table.height and table["session"].null_count() == table.height:
