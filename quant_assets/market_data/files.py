@@ -16,6 +16,7 @@ import polars as pl
 from quant_assets.clock import TradingCalendar, utc_now
 from quant_assets.errors import ConfigurationError, NotBarsError
 from quant_assets.market_data import parsing
+from quant_assets.market_data.corporate_actions import infer_actions
 from quant_assets.market_data.delivery import ACTIONS, BARS, RECEIPTS, REJECTED, Delivery, Holdings
 from quant_assets.market_data.file_reading import BarFile, find_files, read_files
 
@@ -102,10 +103,16 @@ class FilesSource:
             basis=self.basis,
             batch_id=parsed.batch_id,
             bars=bars.select(*BARS),
-            actions=given_actions(bars),
+            actions=self._actions(parsed, bars),
             rejected=rejected.select(pl.col("file_name").alias("file"), *list(REJECTED)[1:]),
             receipts=self._receipts(parsed, bars, rejected),
         )
+
+    def _actions(self, parsed: Parsed, bars: pl.DataFrame) -> pl.DataFrame:
+        """What the files tell in columns of their own; from files of raw prices without such columns, what their adjusted closes show."""
+        silent = [at for at, file in enumerate(parsed.files) if self.basis == "raw" and not {"dividend", "split"} & file.spelled.keys()]
+        inferred, _ = infer_actions(bars.filter(pl.col("file").is_in(silent)))
+        return pl.concat([given_actions(bars), inferred]).sort("symbol", "session", "kind")
 
     def _parse(self) -> Parsed:
         files = [BarFile(name, path) for name, path in find_files(self.path)]

@@ -132,6 +132,15 @@ class TestRegression:
             ("A", date(2015, 3, 25), "split", 4.0),
         ]
 
+    def test_raw_prices_with_nothing_but_adjusted_closes_show_their_actions(self, tmp_path: Path) -> None:
+        rows = ["2015-03-23,10,10,10,10,4.75", "2015-03-24,10,10,10,10,5", "2015-03-25,5,5,5,5,5"]  # 0.50 is paid, then 2:1
+        path = write(tmp_path / "A.csv", "Date,Open,High,Low,Close,Adj Close\n" + "\n".join(rows))
+        assert deliver(path, basis="raw").actions.rows() == [
+            ("A", date(2015, 3, 24), "dividend", 0.5),
+            ("A", date(2015, 3, 25), "split", 2.0),
+        ]
+        assert deliver(path, basis="restated").actions.is_empty()
+
     def test_what_is_out_of_scope_is_counted_not_rejected(self, tmp_path: Path) -> None:
         rows = [
             "2015-03-20,,2,0.5,1.5,1,A",  # before the start, and bad
