@@ -29,8 +29,8 @@ import numpy as np
 
 from benchmarks.made_deliveries import make_deliveries
 from quant_assets.clock import trading_calendar
-from quant_assets.market_data.archives import ArchivesSource, dated, find_archives
-from quant_assets.market_data.file_reading import BarFile, find_files, read_files
+from quant_assets.market_data.files.archives import ArchivesSource, dated, find_archives
+from quant_assets.market_data.files.reading import BarFile, find_files, read_files
 from quant_assets.market_data.holdings import StoredHoldings
 from quant_assets.market_data.landing import land
 from quant_assets.warehouse import Warehouse

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from quant_assets.clock import trading_calendar, utc_now
 from quant_assets.errors import QuantAssetsError
 from quant_assets.home import require_writable
-from quant_assets.market_data.alpha_vantage import NAME as ALPHA_VANTAGE
-from quant_assets.market_data.alpha_vantage import AlphaVantageSource
+from quant_assets.market_data.alpha_vantage.source import NAME as ALPHA_VANTAGE
+from quant_assets.market_data.alpha_vantage.source import AlphaVantageSource
 from quant_assets.market_data.sources import make_source
 from quant_assets.market_data.universe import universe
 from quant_assets.publishing.document_store import DocumentStore

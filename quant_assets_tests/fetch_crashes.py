@@ -18,7 +18,7 @@ from datetime import date
 from pathlib import Path
 
 from quant_assets.clock import trading_calendar
-from quant_assets.market_data.replies import ReplyClass
+from quant_assets.market_data.fetching.replies import ReplyClass
 from quant_assets.schemas import TABLES
 from quant_assets.warehouse import Warehouse, content_hash
 from quant_assets_tests import command
@@ -31,7 +31,7 @@ WIDTH = 4
 SCRIPT = """
 from datetime import date
 from quant_assets.clock import trading_calendar
-from quant_assets.market_data import alpha_vantage
+from quant_assets.market_data.alpha_vantage import source as alpha_vantage
 from quant_assets.market_data.holdings import StoredHoldings
 from quant_assets.market_data.landing import land
 from quant_assets.market_data.universe import universe

@@ -14,7 +14,7 @@ from quant_assets.settings import Settings
 def make_source(settings: Settings, calendar: TradingCalendar, now: datetime) -> Source:
     """Build the source that `QUANT_SOURCE` names; raises `ConfigurationError` when a setting it needs is missing."""
     if settings.source == "synthetic":
-        from quant_assets.market_data.synthetic import SyntheticSource
+        from quant_assets.market_data.synthetic.market import SyntheticSource
 
         return SyntheticSource(
             calendar,
@@ -25,15 +25,15 @@ def make_source(settings: Settings, calendar: TradingCalendar, now: datetime) ->
             now,
         )
     if settings.source == "alpha_vantage":
-        from quant_assets.market_data.alpha_vantage import AlphaVantageSource
+        from quant_assets.market_data.alpha_vantage.source import AlphaVantageSource
 
         return AlphaVantageSource.from_settings(settings, calendar, universe(settings), now)
     if settings.source == "yahoo":
-        from quant_assets.market_data.yahoo import YahooSource
+        from quant_assets.market_data.yahoo.source import YahooSource
 
         return YahooSource.from_settings(settings, calendar, universe(settings), now)
-    from quant_assets.market_data.archives import ArchivesSource, find_archives
-    from quant_assets.market_data.files import FilesSource
+    from quant_assets.market_data.files.archives import ArchivesSource, find_archives
+    from quant_assets.market_data.files.source import FilesSource
 
     if find_archives(settings.files_path):
         return ArchivesSource(settings.files_path, calendar, settings.files_date_format, universe(settings), settings.first_session_floor)

@@ -12,8 +12,8 @@ import pytest
 
 from quant_assets.clock import trading_calendar
 from quant_assets.feature_store.adjustment import forward_adjusted, unusable_actions
-from quant_assets.market_data.archives import dated, find_archives
-from quant_assets.market_data.files import FilesSource
+from quant_assets.market_data.files.archives import dated, find_archives
+from quant_assets.market_data.files.source import FilesSource
 from quant_assets.warehouse import Warehouse
 from quant_assets_tests.market_data.deliveries import Nights, another
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from quant_assets.clock import TradingCalendar
-from quant_assets.market_data.archives import ArchivesSource
+from quant_assets.market_data.files.archives import ArchivesSource
 from quant_assets.market_data.holdings import StoredHoldings
 from quant_assets.market_data.landing import Landing, land
 from quant_assets.schemas import TABLES

@@ -9,9 +9,9 @@ import pytest
 
 from quant_assets.clock import TradingCalendar
 from quant_assets.errors import ConfigurationError
-from quant_assets.market_data.files import FilesSource
+from quant_assets.market_data.files.source import FilesSource
 from quant_assets.market_data.sources import make_source
-from quant_assets.market_data.synthetic import SyntheticSource
+from quant_assets.market_data.synthetic.market import SyntheticSource
 from quant_assets.settings import load_settings
 
 NOW = datetime(2020, 7, 6, 12)

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 from tenacity import wait_none
 
 from quant_assets.clock import TradingCalendar
-from quant_assets.market_data.alpha_vantage import AlphaVantageSource
+from quant_assets.market_data.alpha_vantage.source import AlphaVantageSource
 from quant_assets.market_data.delivery import Owed
 from quant_assets.market_data.holdings import StoredHoldings
 from quant_assets.market_data.landing import land

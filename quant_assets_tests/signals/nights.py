@@ -18,7 +18,7 @@ from quant_assets.feature_store.contract import FeatureContract
 from quant_assets.feature_store.store import refresh_labels, refresh_technical
 from quant_assets.market_data.delivery import Delivery
 from quant_assets.market_data.landing import land
-from quant_assets.market_data.synthetic import SyntheticSource
+from quant_assets.market_data.synthetic.market import SyntheticSource
 from quant_assets.settings import Settings, load_settings
 from quant_assets.signals import tracking, training_run
 from quant_assets.signals.boosters import BoosterConfig

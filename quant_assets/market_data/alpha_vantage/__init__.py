@@ -1,0 +1,1 @@
+"""The source `alpha_vantage`."""

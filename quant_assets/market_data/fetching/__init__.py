@@ -1,0 +1,1 @@
+"""Calls to vendors: written down before they are sent, within limits, their payloads kept."""

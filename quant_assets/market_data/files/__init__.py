@@ -1,0 +1,1 @@
+"""The source `files`: CSV, Parquet and dated deliveries."""

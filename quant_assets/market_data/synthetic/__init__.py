@@ -1,0 +1,1 @@
+"""The source `synthetic`: a market made from a seed, with its truth."""
