@@ -130,7 +130,7 @@ def _judged(features: PanelFeatures, variant: Variant) -> tuple[Matrix, Matrix, 
     copied = copy_probability(features, twins, own, foreign, blind, sight)
     own = np.where(copied > 0, own, own + np.log(_NO_TWIN[variant]))
     # A twin speaks for the session as a whole by how sure it is, whatever its neighbours say.
-    known = np.where(copied > 0, np.clip(_logit(copied) + 9.0, -10.0, 12.0), own)
+    known = np.where(copied > 0, np.clip(_logit(copied) + 5.0, -10.0, 7.0), own)
     whole_bar = np.maximum(_in_faulty_session(known, own), copied)
 
     raw = features.raw
