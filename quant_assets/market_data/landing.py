@@ -87,11 +87,11 @@ def land(warehouse: Warehouse, delivery: Delivery, calendar: TradingCalendar, as
         actions = _news(connection, _clocked(connection, delivery.actions, delivery, calendar, seen_at)).with_columns(**marks)
         if overtaken:
             bars, actions = _missing(connection, bars, DAILY_BARS), _missing(connection, actions, CORPORATE_ACTIONS)
-        seen = {"known_at": seen_at}
+        seen = {"known_at": seen_at} if delivery.delivered_at is None else {}  # dated deliveries carry it row by row
         written = append_versions(connection, DAILY_BARS, _declared(bars, DAILY_BARS), {**seen, "known_at_basis": "observed"})
         actions_written = append_versions(connection, CORPORATE_ACTIONS, _declared(actions, CORPORATE_ACTIONS), seen)
         begun = instrument_versions(connection, written, newcomers, delivery.source, seen_at, stamp)
-        append_versions(connection, INSTRUMENTS, begun, seen)
+        append_versions(connection, INSTRUMENTS, begun, {"known_at": seen_at})
         if delivery.listed is not None and not overtaken:
             session = calendar.last_known_session(instant)
             previous = calendar.previous(session) if session > calendar.sessions[0] else session
@@ -168,7 +168,7 @@ def _clocked(connection: Connection, frame: pl.DataFrame, delivery: Delivery, ca
     frame = frame.with_columns(source=pl.lit(delivery.source))
     seen = pl.lit(seen_at, pl.Datetime("us"))
     if delivery.delivered_at is not None:
-        return frame.with_columns(known_at=seen, late=pl.lit(True))
+        return _after_judgements(connection, frame.with_columns(known_at=seen, late=pl.lit(True)), seen_at)
     stored = query(
         connection,
         """
@@ -186,6 +186,32 @@ def _clocked(connection: Connection, frame: pl.DataFrame, delivery: Delivery, ca
         .with_columns(late=late.fill_null(False))
         .with_columns(known_at=pl.when("late").then(pl.max_horizontal("known_at", seen)).otherwise("known_at"))
     )
+
+
+def _after_judgements(connection: Connection, frame: pl.DataFrame, seen_at: datetime) -> pl.DataFrame:
+    """Let what changes a judged past be known after the judgement: a review may come between a delivery's date and its landing.
+
+    What rests on the past would otherwise not show that it changed, for its newest instant would stay that of the review.
+    """
+    judged = query(
+        connection,
+        """
+        select symbol, session as judged, max(instant) as judged_at from (
+            select symbol, session, known_at as instant from data_quality.anomalies where known_at >= $seen
+            union all select symbol, session, decided_at from data_quality.reviews where decided_at >= $seen
+        ) group by symbol, session
+        """,
+        {"seen": seen_at},
+    )
+    reached = frame.select("symbol", "session", "source").join(judged, on="symbol").filter(pl.col("judged") <= pl.col("session"))
+    if reached.is_empty():
+        return frame
+    key = ["symbol", "session", "source"]
+    newest = reached.group_by(key).agg(after=pl.col("judged_at").max() + timedelta(microseconds=1))
+    connection.register("newest", newest)
+    past = query(connection, "select * from newest semi join market_data.daily_bars using (symbol, session, source)")
+    connection.unregister("newest")
+    return frame.join(past, on=key, how="left").with_columns(known_at=pl.max_horizontal("known_at", "after")).drop("after")
 
 
 def _news(connection: Connection, actions: pl.DataFrame) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 import polars as pl
@@ -171,6 +172,28 @@ class TestRegression:
         desk.has(bar("AAA", D1, 10))
         desk.land(D1)
         assert [at for *_, at, _ in desk.versions()] == [known[D1], decided_at + TICK]
+
+    def test_a_dated_delivery_that_changes_a_judged_bar_is_known_after_the_judgement(
+        self, desk: Desk, known: dict[date, datetime], calendar: TradingCalendar
+    ) -> None:
+        def arrives(session: date, *bars: Row) -> None:
+            sent = replace(delivery(bars, batch_id=str(session)), delivered_at=known[session])
+            land(desk.warehouse, sent, calendar, known[session], "run")
+
+        arrives(D1, bar("AAA", D1, 10), bar("BBB", D1, 20))
+        decided_at = known[D2] + timedelta(hours=18)  # the next day, before the delivery of D2 has landed
+        with desk.warehouse.transaction() as connection:
+            connection.execute(
+                """
+                insert into data_quality.anomalies
+                select symbol, session, 'ohlc_order', 'rules', known_at, 1, 'critical', 'high', known_at, known_at
+                from market_data.daily_bars where symbol = 'AAA'
+                """
+            )
+        review(desk.warehouse, "AAA", D1, "release", decided_at)
+        arrives(D2, bar("AAA", D1, 11), bar("BBB", D1, 21), bar("AAA", D2, 12), bar("BBB", D2, 22))
+        assert [(close, at) for _, close, at, _ in desk.versions("AAA")] == [(10, known[D1]), (11, decided_at + TICK), (12, known[D2])]
+        assert [(close, at) for _, close, at, _ in desk.versions("BBB")] == [(20, known[D1]), (21, known[D2]), (22, known[D2])]
 
     def test_actions_are_versions_too(self, desk: Desk, known: dict[date, datetime]) -> None:
         desk.has(bar("AAA", D1), bar("AAA", D2), bar("AAA", D3))
