@@ -83,7 +83,11 @@ def daily_bars_checks(
 
 
 def _deliveries(night: Night, warehouse: WarehouseResource, desk: DeskResource) -> dg.AssetCheckResult:
-    """The dated deliveries that were empty, partial, stale, late, repeated or refused, and whether their session is whole by now."""
+    """The dated deliveries that were empty, partial, stale, late, repeated or refused, and whether their session is whole by now.
+
+    It looks back ten days, so that what no later delivery heals is told again.
+    """
+    since, until = night.sessions[0] - timedelta(days=10), night.as_of.date()
     faulty = warehouse.client.read(
         """
         with told as (
@@ -93,16 +97,16 @@ def _deliveries(night: Night, warehouse: WarehouseResource, desk: DeskResource) 
         counts as (
             select session, count(*) as bars, lag(count(*)) over (order by session) as bars_before
             from market_data.latest_daily_bars
-            where source = $source and session between $first - to_days(10) and $last group by session
+            where source = $source and session between $since - to_days(10) and $last group by session
         )
         select regexp_extract(batch_id, '^(.*)-', 1) as delivery, status, coalesce(bars, 0) as bars, bars_before,
-            coalesce(bars >= 0.97 * bars_before, bars_before is null and dated not in (select unnest($sessions))) as healed, detail
+            dated not in (select unnest($sessions)) or coalesce(bars >= 0.97 * bars_before, false) as healed, detail
         from told left join counts on session = dated
-        where dated between $first and $until order by dated
+        where dated between $since and $until order by dated
         """,
         {
-            "source": desk.settings.source, "first": night.sessions[0], "last": night.sessions[-1],
-            "until": night.as_of.date(), "sessions": list(night.sessions),
+            "source": desk.settings.source, "since": since, "last": night.sessions[-1], "until": until,
+            "sessions": list(desk.calendar.between(since, until)) or [until],
         },
     )  # fmt: skip
     open_ones = faulty.filter(~pl.col("healed"))

@@ -64,6 +64,21 @@ class TestRegression:
         desk.change("delete from market_data.daily_bars")
         assert desk.checks()["fresh"].description == "Last session stored: none, due: 2025-03-14; 0 symbols end in the 30 days before it."
 
+    def test_a_faulty_delivery_warns_until_its_session_is_whole(self, desk: Desk) -> None:
+        desk.change(
+            """
+            insert into market_data.fetch_ledger by name
+            select 'request' as request_id, 'synthetic' as source, now()::timestamp as requested_at, 'empty' as status, 0 as rows,
+                '20250313.tar.gz: empty: it holds no rows' as detail, '20250313.tar.gz-0123' as batch_id, 'run' as run_id
+            """
+        )
+        assert desk.checks()["deliveries"].passed  # its bars came with a later delivery
+        desk.change("delete from market_data.daily_bars where session = ? and symbol <> 'SYN002'", BEFORE)
+        check = desk.checks()["deliveries"]
+        assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+        assert check.description == "1 deliveries were not as they should be, 1 of them not healed: 20250313.tar.gz (empty)."
+        assert "20250313.tar.gz: empty: it holds no rows" in str(check.metadata["deliveries"].value)
+
 
 class TestProperties:
     def test_each_evening_looks_at_what_was_due_then(self, desk: Desk) -> None:
