@@ -9,6 +9,7 @@ import logging
 import sys
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -221,6 +222,7 @@ def execute_job(
     selection: list[dg.AssetKey] | None = None
     if select:
         graph = defs.resolve_asset_graph()
+        warnings.simplefilter("ignore", dg.BetaWarning)  # of the selection syntax itself, which is Dagster's own
         try:
             selected = dg.AssetSelection.from_string(select).required_multi_asset_neighbors().resolve(graph)  # a step works whole
         except dg.DagsterError as error:

@@ -168,7 +168,7 @@ def _recorded_faults(done: dict[str, dict[str, Any]]) -> list[str]:
     """What was recorded rather than raised, and where to read it."""
     landed, judged = done.get("market_data/daily_bars", {}), done.get("data_quality/clean_bars", {})
     faults = [
-        (landed.get("failed_requests"), "files or symbols gave no bars: see market_data.fetch_ledger"),
+        (landed.get("failed_requests"), "files or requests gave no bars: see market_data.fetch_ledger"),
         (landed.get("rejected_rows"), "rows were no bars: see market_data.rejected_rows"),
         (landed.get("owed_sessions"), f"sessions of {landed.get('owed_symbols', 0):,} symbols are still owed: the next run goes on there"),
         (judged.get("held_back"), "bars are held back: see data_quality.anomalies"),

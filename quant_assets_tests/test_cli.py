@@ -236,7 +236,7 @@ class TestNights:
         (rejected,) = command.read(life.home, "files", "select distinct file, line, column_name, value from market_data.rejected_rows")
         assert rejected == {"file": "CCC.csv", "line": 72, "column_name": "Volume", "value": "many"}
         warnings = [line for line in life.ranged.stdout.splitlines() if line.startswith("Warning: ")]
-        assert "Warning: 1 files or symbols gave no bars: see market_data.fetch_ledger." in warnings
+        assert "Warning: 1 files or requests gave no bars: see market_data.fetch_ledger." in warnings
         assert "Warning: 1 rows were no bars: see market_data.rejected_rows." in warnings
         assert any("fresh did not pass" in line and "1 symbols end in the 30 days before it" in line for line in warnings), warnings
 

@@ -93,7 +93,7 @@ class TestRegression:
             "accuracy 0.5100 (majority class 0.5019), log loss 0.6953 (base rate none)."
         ) in lines
         assert [line for line in lines if line.startswith("Warning: ")] == [
-            "Warning: 2 files or symbols gave no bars: see market_data.fetch_ledger.",
+            "Warning: 2 files or requests gave no bars: see market_data.fetch_ledger.",
             "Warning: 11 rows were no bars: see market_data.rejected_rows.",
             "Warning: 12 bars are held back: see data_quality.anomalies.",
             "Warning: fresh did not pass. [1 symbol] is late.",

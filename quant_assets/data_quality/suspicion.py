@@ -106,29 +106,26 @@ def _judged(features: PanelFeatures, variant: Variant) -> tuple[Matrix, Matrix, 
     """Log odds, expected error size and the index of the likeliest reason of each bar."""
     sight = SIGHT[variant]
     settled = close_evidence(features, next_known=True)
-    foreign = _TEMPER * np.nan_to_num(settled.whole_bar, nan=-5.0)
     alone = _TEMPER * np.nan_to_num(settled.close_only, nan=-5.0)
-    suspect = _either(_in_faulty_session(foreign), _sigmoid(alone + _logit(_CLOSE_ONLY_SHARE)))
+    suspect = _either(_in_faulty_session(_foreign(settled)), _sigmoid(alone + _logit(_CLOSE_ONLY_SHARE)))
     before = np.vstack([np.zeros((1, suspect.shape[1])), suspect[:-1]])
-    # Whether the bar after it is wrong can be told once the session after that one is known, which only the last variant sees.
-    after = np.vstack([suspect[1:], np.zeros((1, suspect.shape[1]))]) if sight > 1 else np.zeros_like(before)
-    settled = _updated(settled, features, before, after)
-    foreign = _TEMPER * np.nan_to_num(settled.whole_bar, nan=-5.0)
+    nobody = np.zeros_like(before)
+    settled = _updated(settled, features, before, nobody)
 
     twins = {lag: twin_probability(features, lag) for lag in range(1, MAX_LAG + 1)}
     if sight == 0:
-        evidence = close_evidence(features, next_known=False, suspect_before=before)
-        blind = _TEMPER * np.nan_to_num(evidence.whole_bar, nan=-5.0)
-        own = blind
+        evidence = blind = close_evidence(features, next_known=False, suspect_before=before)
     else:
-        evidence, own = settled, foreign
-        furthest = np.zeros(own.shape, bool)
+        # Whether the bar after it is wrong is told by the session after that one, which only the last variant may see.
+        after = np.vstack([suspect[1:], nobody[:1]]) if sight > 1 else nobody
+        evidence = _updated(settled, features, before, after) if sight > 1 else settled
+        furthest = np.zeros(before.shape, bool)
         furthest[sight:] = twins[sight][:-sight] > 0
-        sightless = close_evidence(features, next_known=False, suspect_before=before, where=furthest)
-        blind = _TEMPER * np.nan_to_num(sightless.whole_bar, nan=-5.0)
+        blind = close_evidence(features, next_known=False, suspect_before=before, where=furthest)
+    own = _foreign(evidence)
 
-    copied = copy_probability(features, twins, own, foreign, blind, sight)
-    own = np.where(copied > 0, own, own + np.log(_NO_TWIN[variant]))
+    copied = copy_probability(features, twins, own, _foreign(settled), _foreign(blind), sight)
+    own = own + np.where(np.isfinite(evidence.whole_bar) & (copied == 0), np.log(_NO_TWIN[variant]), 0.0)
     # A twin speaks for the session as a whole by how sure it is, whatever its neighbours say.
     known = np.where(copied > 0, np.clip(_logit(copied) + 5.0, -10.0, 7.0), own)
     whole_bar = np.maximum(_in_faulty_session(known, own), copied)
@@ -147,6 +144,12 @@ def _judged(features: PanelFeatures, variant: Variant) -> tuple[Matrix, Matrix, 
     judged = np.isfinite(evidence.close_only) & known_scale
     reason = np.where(copied > np.maximum(close_only, 0.5 * whole_bar), 2.0, np.where(whole_bar > close_only, 1.0, 0.0))
     return np.where(judged, _logit(total), _UNKNOWN), evidence.size, reason
+
+
+def _foreign(evidence: Evidence) -> Matrix:
+    """What speaks for each bar being another session's; nothing either way for one that is missing or cannot be judged."""
+    weighed: Matrix = _TEMPER * np.nan_to_num(evidence.whole_bar, nan=0.0)
+    return weighed
 
 
 def _in_faulty_session(evidence: Matrix, own: Matrix | None = None) -> Matrix:

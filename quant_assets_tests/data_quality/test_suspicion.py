@@ -156,9 +156,13 @@ class TestBadInput:
 class TestProperties:
     @pytest.mark.parametrize("variant", VARIANTS)
     def test_a_panel_cut_after_what_a_variant_may_see_gives_the_same_scores(self, variant: Variant) -> None:
-        bars = copied(with_wrong_closes(BARS, seed=5, n=200), [f"S{n:02d}" for n in range(9)], DAYS[130], DAYS[131])
+        bars = with_wrong_closes(BARS, seed=5, n=200)
+        for into, source in ((130, 131), (100, 109), (111, 101), (119, 129)):
+            bars = copied(bars, [f"S{n:02d}" for n in range(into % 7, 20)], DAYS[into], DAYS[source])
+        listed = pl.col("symbol").str.slice(1).cast(pl.Int32) * 4 <= pl.col("session").rank("dense")  # one more every four sessions
+        bars = bars.filter(listed)
         full = suspicion(bars, variant)
-        for position in (15, 70, 119, 129, 130, 131, 132):
+        for position in (15, 70, 99, 100, 101, 109, 111, 119, 120, 129, 130, 131, 132):
             cut = suspicion(bars.filter(pl.col("session") <= DAYS[min(position + SIGHT[variant], len(DAYS) - 1)]), variant)
             here = pl.col("session") == DAYS[position]
             _same(full.filter(here), cut.filter(here))
