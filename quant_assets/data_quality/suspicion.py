@@ -50,11 +50,6 @@ CALIBRATIONS: dict[Variant, Calibration] = {
     "later_sessions": Calibration((-27.63, -10.28, -8.8, -7.85, -6.96, -5.83, -5.09, -4.42, -3.59, -2.95, -2.58, -1.96, -1.38)),
 }
 """Of 117,000 bars of the S&P panel that another vendor confirms to 0.2 %; for another market, fit one and pass it."""
-    "same_session": Calibration((-14.05, -7.96, -7.16, -6.63, -6.13, -5.44, -4.94, -4.38, -3.59, -3.12, -2.51, -1.92, -1.52)),
-    "next_session": Calibration((-27.63, -10.27, -8.79, -7.84, -6.94, -5.81, -5.06, -4.39, -3.55, -2.95, -2.52, -1.95, -1.5)),
-    "later_sessions": Calibration((-27.63, -10.28, -8.8, -7.85, -6.95, -5.83, -5.09, -4.42, -3.59, -2.96, -2.58, -1.96, -1.38)),
-}
-"""Of 117,000 bars of the S&P panel that another vendor confirms to 0.2 %; for another market, fit one and pass it."""
 
 # Prior shares of wrong closes. A session's share of foreign bars is the least one but for one session in fifty, which may
 # have any of the others.
