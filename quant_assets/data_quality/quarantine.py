@@ -7,7 +7,7 @@ from datetime import datetime
 import polars as pl
 
 from quant_assets.clock import utc_now
-from quant_assets.data_quality.rules import judge
+from quant_assets.data_quality.rules import judge, judge_versions
 from quant_assets.schemas import ANOMALIES
 from quant_assets.warehouse import Warehouse, append_versions, query
 
@@ -28,9 +28,16 @@ def quarantine(warehouse: Warehouse, source: str, as_of: datetime) -> pl.DataFra
                 ("market_data.latest_daily_bars", {}),
             )
         )
-    findings = judge(known)
+        # Versions that a range of nights replaced again are judged too, as their own night would have done.
+        replaced = query(
+            connection,
+            f"select {columns} from market_data.daily_bars where source = $source qualify count(*) over (partition by symbol, session) > 1",
+            {"source": source},
+        )
+    judged = [judge(known), judge_versions(replaced)]
     if newest.select((pl.col("known_at") > as_of).any()).item():
-        findings = pl.concat([findings, judge(newest)]).unique(ANOMALIES.key, keep="first", maintain_order=True)
+        judged.append(judge(newest))
+    findings = pl.concat(judged).unique(ANOMALIES.key, keep="first", maintain_order=True)
     findings = findings.with_columns(recorded_at=pl.lit(utc_now(), pl.Datetime("us")))
     with warehouse.transaction() as connection:
         stored = connection.sql("select symbol, session, rule, detector, bar_known_at from data_quality.anomalies").pl()

@@ -60,9 +60,14 @@ def identical_series(bars: pl.DataFrame, sessions_in_a_row: int = IDENTICAL_SESS
     return _findings(found, "identical_series", detail, known_at=pl.col("found_at"))
 
 
+def judge_versions(versions: pl.DataFrame) -> pl.DataFrame:
+    """What can be said of a version of a bar alone; there may be several of one bar."""
+    return pl.concat([rule(versions) for rule in (ohlc_order, non_positive_price)])
+
+
 def judge(bars: pl.DataFrame) -> pl.DataFrame:
     """Every finding of every rule about these bars."""
-    return pl.concat([rule(bars) for rule in (ohlc_order, non_positive_price, identical_series)])
+    return pl.concat([judge_versions(bars), identical_series(bars)])
 
 
 def _findings(offenders: pl.DataFrame, rule: str, detail: pl.Expr, known_at: pl.Expr | None = None) -> pl.DataFrame:

@@ -55,6 +55,17 @@ class TestRegression:
         assert clean(night.warehouse) == {}
         assert clean(night.warehouse, night.calendar.known_at(D2)) == {("AAA", D1): 10}
 
+    def test_a_version_that_was_replaced_before_it_was_judged_is_judged_all_the_same(self, night: Night) -> None:
+        known = night.calendar.known_at
+        for session, row in ((D1, bar("AAA", D1, 10, **BAD)), (D2, bar("AAA", D1, 10)), (D3, bar("AAA", D1, -10, high=-9.0, low=-11.0))):
+            land(night.warehouse, delivery([row], batch_id=str(session)), night.calendar, known(session), "a range of nights in one run")
+        findings = quarantine(night.warehouse, SOURCE, known(D3))
+        assert findings.sort("bar_known_at").select("rule", "bar_known_at", "known_at").rows() == [
+            ("ohlc_order", known(D1), known(D1)),
+            ("non_positive_price", known(D3), known(D3)),
+        ]
+        assert [bool(clean(night.warehouse, known(session))) for session in (D1, D2, D3)] == [False, True, False]
+
     def test_a_release_shows_the_bar_from_then_on_and_a_confirmation_hides_it_again(self, night: Night) -> None:
         night(D1, bar("AAA", D1, 10, **BAD), bar("BBB", D1, 20, **BAD))
         released = night.calendar.known_at(D1) + timedelta(hours=1)
