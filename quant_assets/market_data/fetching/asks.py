@@ -11,7 +11,7 @@ from datetime import date, datetime
 
 @dataclass(frozen=True)
 class Ask:
-    """A symbol that lacks sessions up to `target`: how many, and whether the last hundred would do."""
+    """A symbol that lacks sessions up to `target`: how many, whether the last hundred would do, and what was refused for it in this run."""
 
     symbol: str
     since: date
@@ -20,6 +20,7 @@ class Ask:
     wants_full: bool
     datatype: str
     attempt: int = 1
+    refused: frozenset[str] = frozenset()
 
 
 @dataclass

@@ -32,6 +32,10 @@ class Call:
     target: date
     attempt: int = 1
 
+    def refused_by(self, verdict: Verdict) -> str:
+        """What a verdict of `entitlement` refuses: the function, or the function with this outputsize."""
+        return f"{self.function} {self.outputsize}" if verdict.concerns_outputsize else self.function
+
 
 @dataclass(frozen=True)
 class Wait:

@@ -99,12 +99,13 @@ class Fetcher(Generic[Parsed_co]):
     given_up: list[tuple[Ask, ReplyClass | None]] = field(default_factory=list)
     _granted: set[str] = field(default_factory=set)
     _refused: frozenset[str] = frozenset()
+    _surely_refused: frozenset[str] = frozenset()
     _probing: bool = False
     _fruitless: int = 0
 
     def __post_init__(self) -> None:
         self._granted |= self.ledger.granted(self.clock())
-        self._refused = self.ledger.refused(self.clock())
+        self._read_refusals()
 
     async def fetch(self, queue: AskQueue, most: int) -> list[Answer[Parsed_co]]:
         """Make calls until about so many are answered, the queue is empty, or no call may go; none is in flight afterwards."""
@@ -142,7 +143,8 @@ class Fetcher(Generic[Parsed_co]):
             ask = queue.next(now)
             if ask is None:
                 return queue.seconds_to_next(now)
-            call = self.dialect.call(ask, self._refused)
+            # Where nothing is left, what a single symbol was refused is asked once more: its reply may have been wrong.
+            call = self.dialect.call(ask, self._refused | ask.refused) or self.dialect.call(ask, self._surely_refused | ask.refused)
             if call is None:
                 self.given_up.append((ask, None))
                 continue
@@ -223,13 +225,14 @@ class Fetcher(Generic[Parsed_co]):
         """Decide what follows from an answer: another attempt, another function, the end, or nothing."""
         verdict, call = answer.request.result.verdict, answer.request.call
         self._probing = False
+        was_granted = f"{call.function} {call.outputsize}" in self._granted
         if verdict.reply_class in {ReplyClass.DATA, ReplyClass.UNKNOWN_SYMBOL, ReplyClass.INVALID_REQUEST}:
             self._granted.add(f"{call.function} {call.outputsize}")
             self._fruitless = 0
         if verdict.reply_class is ReplyClass.ENTITLEMENT:
-            self._refused = self.ledger.refused(self.clock())
-            queue.put_back(ask)
-        elif verdict.reply_class in {ReplyClass.AUTH, ReplyClass.DAILY_QUOTA} or verdict.function_is_unknown:
+            self._read_refusals()
+            queue.put_back(replace(ask, refused=ask.refused | {call.refused_by(verdict)}))
+        elif verdict.reply_class in {ReplyClass.AUTH, ReplyClass.DAILY_QUOTA} or (verdict.function_is_unknown and not was_granted):
             queue.put_back(ask)
             self.ended = self.ended or verdict.detail
             self.refusal = verdict if verdict.reply_class is ReplyClass.AUTH else self.refusal
@@ -243,6 +246,10 @@ class Fetcher(Generic[Parsed_co]):
             self._fruitless += 1
             if self._fruitless >= GIVEN_UP_IN_A_ROW:
                 self.ended = f"{self._fruitless} symbols in a row were given up, the last one so: {verdict.detail}"
+
+    def _read_refusals(self) -> None:
+        self._refused = self.ledger.refused(self.clock())
+        self._surely_refused = self.ledger.refused(self.clock(), surely=True)
 
     def _pause(self, attempt: int) -> float:
         state = RetryCallState(Retrying(), None, (), {})

@@ -183,9 +183,29 @@ class RequestLedger:
         finally:
             self.close()
 
-    def refused(self, now: datetime) -> frozenset[str]:
-        """The functions, and functions with an outputsize, that the key is not entitled to, as it said in the last 30 days."""
-        rows = self._of_key("refused is not null", now - REFUSAL_LASTS, "distinct refused")
+    def refused(self, now: datetime, surely: bool = False) -> frozenset[str]:
+        """The functions, and functions with an outputsize, that the key is not entitled to, as it said in the last 30 days.
+
+        What the key was given data for is refused only once two symbols were refused it since: one reply may be wrong
+        about its symbol. With `surely`, this holds also for what was never given.
+        """
+        since = _micros(now - REFUSAL_LASTS)
+        rows = self._read(
+            """
+            with told as (select * from requests where vendor = ? and key_fingerprint = ? and requested_at > ?),
+            given as (
+                select function, function || ' ' || outputsize as sized, max(requested_at) as last from told
+                where reply_class = 'data' group by function, outputsize
+            ),
+            refusals as (
+                select refused, symbol, requested_at, coalesce((select max(last) from given where refused in (function, sized)), 0) as last
+                from told where refused is not null
+            )
+            select refused from refusals where requested_at > last
+            group by refused having count(distinct symbol) > 1 or (max(last) = 0 and not ?)
+            """,
+            *(self._vendor, self.fingerprint, since, surely),
+        )
         return frozenset(row["refused"] for row in rows)
 
     def granted(self, now: datetime) -> frozenset[str]:

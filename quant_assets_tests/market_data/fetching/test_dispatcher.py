@@ -209,8 +209,41 @@ class TestRegression:
     def test_a_key_that_is_entitled_to_nothing(self, tmp_path: Path) -> None:
         simulation = Simulation(tmp_path, Limits(), lambda symbol, before: told("entitlement"))
         fetcher, _ = simulation.fetch(list("ABC"))
-        assert [what for _, _, what in simulation.calls] == ["DAILY_ADJUSTED compact", "DAILY compact"]
+        assert [what for _, _, what in simulation.calls] == ["DAILY_ADJUSTED compact", "DAILY compact"] * 2, "a second symbol makes sure"
         assert [(ask.symbol, why) for ask, why in fetcher.given_up] == [("A", None), ("B", None), ("C", None)]
+
+    @pytest.mark.parametrize("name", ["entitlement", "no_full"])
+    @pytest.mark.parametrize("symbols", ["XABCD", "ABXCD", "ABCDX"])
+    def test_one_symbol_that_is_refused_everything_keeps_none_from_the_others(self, tmp_path: Path, symbols: str, name: str) -> None:
+        def react(symbol: str, before: int) -> httpx.Response:
+            if symbol == "X" or simulation.calls[-1][2].startswith("DAILY_ADJUSTED"):
+                return told(name if symbol == "X" else "entitlement")
+            return good(symbol, before)
+
+        for night in range(2):
+            simulation = Simulation(tmp_path / "same", Limits(), react, width=1)
+            simulation.loop.call_later(night * 24 * 3600, lambda: None)
+            simulation.loop._run_once()
+            fetcher, answers = simulation.fetch([f"{symbol}{night}" if symbol != "X" else symbol for symbol in symbols])
+            assert {s[0] for s, kind in simulation.classes(answers) if kind == "data"} == set("ABCD"), night
+            assert [(ask.symbol, why) for ask, why in fetcher.given_up] == [("X", None)]
+            assert len([what for _, _, what in simulation.calls if what.startswith("DAILY_ADJUSTED")]) <= (3, 2)[night]
+
+    def test_a_plan_that_ends_is_believed_at_the_second_symbol(self, tmp_path: Path) -> None:
+        def react(symbol: str, before: int) -> httpx.Response:
+            refuses = symbol != "OLD" and "ADJUSTED" in simulation.calls[-1][2]
+            return told("entitlement") if refuses else good(symbol, before)
+
+        simulation = Simulation(tmp_path, Limits(), react, width=1)
+        simulation.fetch(["OLD", *"ABCD"])
+        adjusted, plain = "DAILY_ADJUSTED compact", "DAILY compact"
+        assert [what for _, _, what in simulation.calls] == [adjusted, adjusted, plain, adjusted, plain, plain, plain]
+
+    def test_a_function_that_gave_data_does_exist(self, tmp_path: Path) -> None:
+        unknown = httpx.Response(200, json={"Error Message": "This API function (XYZ) does not exist."})
+        simulation = Simulation(tmp_path, Limits(), lambda symbol, before: unknown if symbol == "X" else good(symbol, before), width=1)
+        _, answers = simulation.fetch(list("AXB"))
+        assert simulation.classes(answers) == [("A", "data"), ("X", "invalid_request"), ("B", "data")]
 
     def test_a_vendor_that_is_gone_is_not_asked_for_everything(self, tmp_path: Path) -> None:
         simulation = Simulation(tmp_path, Limits(), lambda symbol, before: httpx.Response(503), attempts=2)
