@@ -73,6 +73,12 @@ def changed_hands(
     symbol is listed, where that is known (`symbol`, `listed_from`), `known` the instruments so far. A price of zero or
     less says nothing, but that there was a bar. The result has one row per change, in order.
     """
+    # Of thousands of symbols a handful moved so far at all: the others are left alone early.
+    prices = pl.concat([frame.select("symbol", "close") for frame in (last, bars)]).filter(pl.col("close") > 0)
+    moved = prices.group_by("symbol").agg(pl.col("close").max() / pl.col("close").min()).filter(pl.col("close") >= JUMP)
+    if moved.is_empty():
+        return pl.DataFrame(schema=SCHEMA)
+    every, (bars, last) = bars, (frame.join(moved, on="symbol", how="semi") for frame in (bars, last))
     new = bars.join(last.select("symbol", last_session="session"), on="symbol", how="left").filter(
         pl.col("last_session").is_null() | (pl.col("session") > pl.col("last_session"))
     )
@@ -109,7 +115,7 @@ def changed_hands(
         .sort("symbol", "session")
         .with_columns(nth=pl.col("holders").fill_null(1) + 1)
     )
-    taken = {*known["symbol"], *bars["symbol"].unique()}
+    taken = {*known["symbol"], *every["symbol"].unique()}
     rows = []
     for ticker, nth, session in found.select("ticker", "nth", "session").iter_rows():
         nexts = known.filter((pl.col("ticker") == ticker) & (pl.col("valid_from") > session)).sort("valid_from")["symbol"]

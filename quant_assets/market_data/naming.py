@@ -78,7 +78,16 @@ def instrument_versions(
         """,
         {"source": source},
     )
-    connection.register("begun", versions)
+    ended = versions.clear() if newcomers.is_empty() else _ended(connection, versions, source, known_at)
+    connection.unregister("written")
+    connection.unregister("newcomers")
+    changed = pl.concat([versions.join(ended, on="symbol", how="anti"), ended], how="diagonal_relaxed")
+    return changed.with_columns(source=pl.lit(source), recorded_at=pl.lit(stamp, pl.Datetime("us"))).select(INSTRUMENTS.column_names)
+
+
+def _ended(connection: Connection, begun: pl.DataFrame, source: str, known_at: datetime) -> pl.DataFrame:
+    """The holders whose ticker another one has from now on, with their last session."""
+    connection.register("begun", begun)
     ended = query(
         connection,
         """
@@ -100,10 +109,8 @@ def instrument_versions(
         """,
         {"source": source},
     ).with_columns(known_at=pl.lit(known_at, pl.Datetime("us")))
-    for name in ("written", "newcomers", "begun"):
-        connection.unregister(name)
-    changed = pl.concat([versions.join(ended, on="symbol", how="anti"), ended], how="diagonal_relaxed")
-    return changed.with_columns(source=pl.lit(source), recorded_at=pl.lit(stamp, pl.Datetime("us"))).select(INSTRUMENTS.column_names)
+    connection.unregister("begun")
+    return ended
 
 
 def _last_bars(connection: Connection, bars: pl.DataFrame, source: str, known: pl.DataFrame) -> pl.DataFrame:
