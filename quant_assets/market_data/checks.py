@@ -11,6 +11,9 @@ from quant_assets.market_data.assets import BARS
 from quant_assets.resources import DeskResource, Night, WarehouseResource
 from quant_assets.schemas import DAILY_BARS
 
+DATED = r"try_cast(regexp_replace(batch_id, '^(\d{4})-?(\d{2})-?(\d{2})\.tar\.gz-.*$', '\1-\2-\3') as date)"
+"""SQL: the date of a dated delivery; null for any other batch."""
+
 
 @dg.multi_asset_check(
     specs=[
@@ -22,7 +25,7 @@ from quant_assets.schemas import DAILY_BARS
         dg.AssetCheckSpec(
             "deliveries",
             asset=BARS,
-            description="Every dated delivery of the run's sessions came whole and once, or was healed by a later one.",
+            description="Every dated delivery of the run's sessions came whole and once, or was healed by a later one, and no split was lost with one.",
         ),
     ],
 )
@@ -85,13 +88,14 @@ def daily_bars_checks(
 def _deliveries(night: Night, warehouse: WarehouseResource, desk: DeskResource) -> dg.AssetCheckResult:
     """The dated deliveries that were empty, partial, stale, late, repeated or refused, and whether their session is whole by now.
 
-    It looks back ten days, so that what no later delivery heals is told again.
+    A later delivery brings the bars and not the splits of a session whose own delivery is missing or was faulty: where a
+    close then moves as by a split, that is told too. It looks back ten days, so that what no later delivery heals is told again.
     """
     since, until = night.sessions[0] - timedelta(days=10), night.as_of.date()
     faulty = warehouse.client.read(
         """
         with told as (
-            select *, try_cast(regexp_replace(batch_id, '^(\\d{4})-?(\\d{2})-?(\\d{2})\\.tar\\.gz-.*$', '\\1-\\2-\\3') as date) as dated
+            select *, """ + DATED + """ as dated
             from market_data.fetch_ledger where source = $source and status not in ('landed', 'unchanged')
         ),
         counts as (
@@ -109,13 +113,38 @@ def _deliveries(night: Night, warehouse: WarehouseResource, desk: DeskResource) 
             "sessions": list(desk.calendar.between(since, until)) or [until],
         },
     )  # fmt: skip
+    lost = warehouse.client.read(
+        """
+        with batches as (select distinct batch_id, """ + DATED + """ as dated from market_data.fetch_ledger where source = $source),
+        bars as (
+            select symbol, session, arg_max(close, known_at) as close, min(dated) as dated
+            from market_data.daily_bars join batches using (batch_id)
+            where source = $source and basis = 'raw' and session between $since - to_days(10) and $last group by symbol, session
+        ),
+        moves as (select *, lag(close) over (partition by symbol order by session) / nullif(close, 0) as ratio from bars)
+        select symbol, session, round(ratio, 3) as ratio from moves
+        anti join market_data.latest_corporate_actions as action on action.symbol = moves.symbol and action.session = moves.session
+        where session >= $since and dated > session and ratio > 0
+            and list_bool_or([abs(greatest(ratio, 1 / ratio) / simple - 1) < 0.03 for simple in [1.5, greatest(2, round(greatest(ratio, 1 / ratio)))]])
+        order by session, symbol
+        """,
+        {"source": desk.settings.source, "since": since, "last": night.sessions[-1]},
+    )  # fmt: skip
+    moved = ", ".join(f"{symbol} on {session} ({ratio:g})" for symbol, session, ratio in lost.head(5).iter_rows())
+    told = f" {lost.height} closes move as by a split on a session without a good delivery of its own: {moved}. Fetch that delivery again."
     open_ones = faulty.filter(~pl.col("healed"))
     names = ", ".join(f"{name} ({status})" for name, status in open_ones.select("delivery", "status").head(5).iter_rows())
     return dg.AssetCheckResult(
         check_name="deliveries",
         asset_key=BARS,
-        passed=open_ones.is_empty(),
+        passed=open_ones.is_empty() and lost.is_empty(),
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{faulty.height} deliveries were not as they should be, {open_ones.height} of them not healed{': ' if names else ''}{names}.",
-        metadata={"faulty": faulty.height, "not_healed": open_ones.height, "deliveries": markdown_table(faulty.head(50))},
+        description=f"{faulty.height} deliveries were not as they should be, {open_ones.height} of them not healed{': ' if names else ''}{names}."
+        + (told if lost.height else ""),
+        metadata={
+            "faulty": faulty.height,
+            "not_healed": open_ones.height,
+            "deliveries": markdown_table(faulty.head(50)),
+            "perhaps_split": markdown_table(lost.head(50)),
+        },
     )

@@ -79,6 +79,34 @@ class TestRegression:
         assert check.description == "1 deliveries were not as they should be, 1 of them not healed: 20250313.tar.gz (empty)."
         assert "20250313.tar.gz: empty: it holds no rows" in str(check.metadata["deliveries"].value)
 
+    def test_a_split_that_may_have_been_lost_with_a_delivery(self, desk: Desk) -> None:
+        split = "update market_data.daily_bars set basis = 'raw', close = close / 7 where symbol in ('SYN001', 'SYN002') and session >= ?"
+        desk.change(split, BEFORE)
+        desk.change("update market_data.daily_bars set basis = 'raw', batch_id = '20250313.tar.gz-01' where session <= ?", BEFORE)
+        desk.change(
+            """
+            insert into market_data.fetch_ledger by name
+            select batch_id as request_id, 'synthetic' as source, now()::timestamp as requested_at, 'landed' as status, 2 as rows,
+                '' as detail, batch_id, 'run' as run_id
+            from (values ('20250313.tar.gz-01'), ('20250314.tar.gz-02')) as batches (batch_id)
+            """
+        )
+        assert desk.checks()["deliveries"].passed  # their own delivery tells what happened, or that nothing did
+        desk.change("update market_data.daily_bars set batch_id = '20250314.tar.gz-02' where session = ?", BEFORE)
+        desk.change(
+            """
+            insert into market_data.corporate_actions by name
+            select 'SYN002' as symbol, ? as session, 'split' as kind, 'synthetic' as source, now()::timestamp as known_at, 7 as value,
+                '20250314.tar.gz-02' as batch_id, now()::timestamp as recorded_at
+            """,
+            BEFORE,
+        )
+        check = desk.checks()["deliveries"]
+        assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+        said = "1 closes move as by a split on a session without a good delivery of its own: SYN001 on 2025-03-13 (6.9)"
+        assert said in str(check.description)
+        assert str(check.description).endswith("Fetch that delivery again.")
+
 
 class TestProperties:
     def test_each_evening_looks_at_what_was_due_then(self, desk: Desk) -> None:
