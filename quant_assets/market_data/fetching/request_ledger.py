@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterator
@@ -24,8 +25,8 @@ from quant_assets.market_data.fetching.replies import ReplyClass, Verdict
 from quant_assets.processes import is_alive, process_identity
 
 WAIT_FOR_LOCK_SECONDS = 60.0
-JITTER_SECONDS = 0.02
-"""Windows are this much longer than they are called, since calls do not travel equally fast."""
+JITTER_SECONDS = 0.1
+"""Windows are this much longer than they are called, since calls do not travel equally fast (40 ms apart on a busy machine)."""
 
 REFUSAL_LASTS = timedelta(days=30)
 MUTE_LASTS = timedelta(days=7)
@@ -290,10 +291,23 @@ class RequestLedger:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self._path, timeout=WAIT_FOR_LOCK_SECONDS, isolation_level=None, check_same_thread=False)
             self._connection.row_factory = sqlite3.Row
-            self._connection.execute("pragma journal_mode = wal")
+            _write_ahead(self._connection)
             self._connection.execute("pragma synchronous = full")
             self._connection.executescript(_SCHEMA)
         return self._connection
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch a file to write-ahead logging; where another process is doing the same, SQLite says `locked` at once, whatever the time-out."""
+    deadline = time.monotonic() + WAIT_FOR_LOCK_SECONDS
+    while True:
+        try:
+            connection.execute("pragma journal_mode = wal")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _micros(instant: datetime) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quant_assets.market_data.fetching import request_ledger
 from quant_assets.market_data.fetching.calls import Call, Limits, Result, Spent, Taken, Wait
 from quant_assets.market_data.fetching.replies import ReplyClass, Verdict
-from quant_assets.market_data.fetching.request_ledger import RequestLedger
+from quant_assets.market_data.fetching.request_ledger import JITTER_SECONDS, RequestLedger
 
 NOW = datetime(2020, 7, 6, 15)
 CALL = Call("AAA", "TIME_SERIES_DAILY", "compact", "json", date(2020, 1, 2), date(2020, 7, 2))
@@ -86,11 +88,11 @@ class TestRegression:
             reserved(one, replace(CALL, symbol=f"A{n}"), NOW + timedelta(seconds=0.1 * n))
         wait = one.reserve(CALL, NOW + timedelta(seconds=0.5))
         assert isinstance(wait, Wait)
-        assert wait.seconds == pytest.approx(0.52)
-        reserved(one, now=NOW + timedelta(seconds=1.1))
+        assert wait.seconds == pytest.approx(0.5 + JITTER_SECONDS)
+        reserved(one, now=NOW + timedelta(seconds=1 + JITTER_SECONDS))
         wait = one.reserve(replace(CALL, symbol="BBB"), NOW + timedelta(seconds=30))
         assert isinstance(wait, Wait)
-        assert wait.seconds == pytest.approx(30.02)
+        assert wait.seconds == pytest.approx(30 + JITTER_SECONDS)
 
     def test_what_never_left_the_machine_is_not_counted(self, tmp_path: Path) -> None:
         one = ledger(tmp_path, Limits(per_day=1, per_minute=1))
@@ -103,6 +105,25 @@ class TestRegression:
         sent = [int(process.communicate()[0].split("\n")[0]) for process in processes]
         assert sum(sent) == 50
         assert ledger(tmp_path).usage(NOW) == (50, "")
+
+    def test_processes_that_make_the_file_at_once(self) -> None:
+        """SQLite answers `locked` without waiting where two connections switch one new file to write-ahead logging."""
+
+        class Contended(sqlite3.Connection):
+            asked = 0
+
+            def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:
+                self.asked += 1
+                if self.asked < 3:
+                    busy = sqlite3.OperationalError("database is locked")
+                    busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
+                    raise busy
+                return super().execute(sql)
+
+        connection = sqlite3.connect(":memory:", factory=Contended)
+        request_ledger._write_ahead(connection)
+        assert connection.asked == 3
+        connection.close()
 
     def test_a_dead_process_leaves_its_calls_behind_and_they_count(self, tmp_path: Path) -> None:
         command = [sys.executable, "-c", OTHER_PROCESS, str(tmp_path / "requests.sqlite"), "A", "3"]
