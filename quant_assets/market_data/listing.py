@@ -6,7 +6,7 @@ from datetime import date, datetime
 
 import polars as pl
 
-from quant_assets.schemas import UNIVERSE
+from quant_assets.schemas import INSTRUMENTS, UNIVERSE
 from quant_assets.warehouse import Connection, append_versions, query
 
 WHOLE = 0.9
@@ -25,7 +25,7 @@ def land_listing(
     batch_id: str,
     stamp: datetime,
 ) -> pl.DataFrame:
-    """Bring `market_data.universe` up to a list of one session; returns the versions written.
+    """Bring `market_data.universe`, and the ends of the instruments, up to a list of one session; returns the versions of the first.
 
     A symbol that is new to the list begins a stretch on that session; one that is no longer on it ended on the last
     session before; one that returns soon goes on as if it had stayed.
@@ -58,4 +58,28 @@ def land_listing(
         batch_id=pl.lit(batch_id),
         recorded_at=pl.lit(stamp, pl.Datetime("us")),
     )
-    return append_versions(connection, UNIVERSE, declared.select(UNIVERSE.column_names), {"known_at": known_at})
+    written = append_versions(connection, UNIVERSE, declared.select(UNIVERSE.column_names), {"known_at": known_at})
+    append_versions(connection, INSTRUMENTS, _ends(connection, written, source, known_at, stamp), {"known_at": known_at})
+    return written
+
+
+def _ends(connection: Connection, written: pl.DataFrame, source: str, known_at: datetime, stamp: datetime) -> pl.DataFrame:
+    """The instruments that end with what was written about the universe, or go on after all; who has lost a ticker stays ended."""
+    if written.is_empty():
+        return pl.DataFrame(schema=INSTRUMENTS.polars_schema)
+    connection.register("told", written.select("symbol", until="valid_to"))
+    ends = query(
+        connection,
+        """
+        select held.symbol, $known_at::timestamp as known_at, held.ticker, held.valid_from, told.until as valid_to, held.source, $stamp::timestamp as recorded_at
+        from market_data.latest_instruments as held join told using (symbol)
+        where held.source = $source and held.valid_to is distinct from told.until and (told.until is null or told.until >= held.valid_from)
+            and not exists (
+                select 1 from market_data.latest_instruments as later
+                where later.source = held.source and later.ticker = held.ticker and later.valid_from > held.valid_from
+            )
+        """,
+        {"source": source, "known_at": known_at, "stamp": stamp},
+    )
+    connection.unregister("told")
+    return ends.select(INSTRUMENTS.column_names)

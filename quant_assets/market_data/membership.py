@@ -29,6 +29,14 @@ def land_members(warehouse: Warehouse, members: pl.DataFrame, source: str, calen
         stored = query(
             connection, "select symbol, valid_from, valid_to from market_data.latest_universe where source = $source", {"source": source}
         )
+        members = _by_holder(
+            members,
+            query(
+                connection,
+                "select symbol, ticker, valid_from from market_data.latest_instruments where source = $source",
+                {"source": source},
+            ),
+        )
         entity = ["symbol", "valid_from"]
         if stored.is_empty():
             began = members.with_columns(valid_to=pl.lit(None, pl.Date), known_at=_known("valid_from", members, calendar, as_of))
@@ -48,6 +56,27 @@ def land_members(warehouse: Warehouse, members: pl.DataFrame, source: str, calen
         return sum(
             append_versions(connection, UNIVERSE, frame.with_columns(**columns).select(UNIVERSE.column_names)).height for frame in told
         )
+
+
+def _by_holder(members: pl.DataFrame, instruments: pl.DataFrame) -> pl.DataFrame:
+    """The memberships under our symbols: a file knows tickers, and each holder of one is in scope while it holds it."""
+    holders = instruments.filter(pl.len().over("ticker") > 1).sort("ticker", "valid_from")
+    spans = holders.select(
+        pl.col("ticker"),
+        holder="symbol",
+        held_from=pl.when(pl.int_range(pl.len()).over("ticker") > 0).then("valid_from"),
+        held_to=pl.col("valid_from").shift(-1).over("ticker") - pl.duration(days=1),
+    )
+    return (
+        members.join(spans, left_on="symbol", right_on="ticker", how="left")
+        .with_columns(
+            symbol=pl.coalesce("holder", "symbol"),
+            valid_from=pl.max_horizontal("valid_from", "held_from"),
+            valid_to=pl.min_horizontal("valid_to", "held_to"),
+        )
+        .filter(pl.col("valid_to").is_null() | (pl.col("valid_to") >= pl.col("valid_from")))
+        .select("symbol", "valid_from", "valid_to")
+    )
 
 
 def _known(column: str, members: pl.DataFrame, calendar: TradingCalendar, as_of: datetime) -> pl.Series:

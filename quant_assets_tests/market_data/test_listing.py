@@ -84,6 +84,26 @@ class TestRegression:
         assert lists.comes(1, MANY[3:]) == 0
         assert lists.stretches(*MANY) == [(symbol, S[0] if symbol in MANY[:3] else S[1], None) for symbol in MANY]
 
+    def test_an_instrument_ends_with_its_listing_and_goes_on_with_it(self, lists: Lists) -> None:
+        def ends(symbol: str) -> list[date | None]:
+            sql = "select valid_to from market_data.instruments where symbol = $symbol order by known_at"
+            return lists.warehouse.read(sql, {"symbol": symbol})["valid_to"].to_list()
+
+        with lists.warehouse.transaction() as connection:
+            connection.execute(
+                """
+                insert into market_data.instruments by name
+                select unnest(['OLD', 'OLD.2', 'GONE']) as symbol, unnest(['OLD', 'OLD', 'GONE']) as ticker, 'files' as source,
+                    unnest([$1, $2, $1]) as valid_from, unnest([$1, null, null]) as valid_to, $3 as known_at, $3 as recorded_at
+                """,
+                [S[0], S[1], CALENDAR.known_at(S[0])],
+            )
+        lists.comes(1, [*MANY, "OLD", "OLD.2", "GONE"])
+        lists.comes(2, [*MANY, "OLD.2"])
+        assert (ends("OLD"), ends("OLD.2"), ends("GONE")) == ([S[0]], [None], [None, S[1]])
+        lists.comes(3, [*MANY, "OLD", "GONE"])
+        assert (ends("OLD"), ends("OLD.2"), ends("GONE")) == ([S[0]], [None, S[2]], [None, S[1], None])
+
     def test_who_stands_on_a_list_twice_is_there_once(self, lists: Lists) -> None:
         assert lists.comes(0, [*MANY, "M00", "M00"]) == 20
 

@@ -89,6 +89,20 @@ class TestRegression:
         assert desk.scope(JANUARY, as_of=JUNE) == ["AAA", "BBB"]
         assert desk.land(SEPTEMBER, ("AAA", MARCH, None)) == 0
 
+    def test_each_holder_of_a_ticker_is_in_scope_while_it_holds_it(self, desk: Desk) -> None:
+        with desk.warehouse.transaction() as connection:
+            connection.execute(
+                """
+                insert into market_data.instruments by name
+                select unnest(['SSE', 'SSE.2']) as symbol, 'SSE' as ticker, unnest([date '2020-01-06', date '2020-06-01']) as valid_from,
+                    $1 as source, timestamp '2020-06-01' as known_at, now()::timestamp as recorded_at
+                """,
+                [SOURCE],
+            )
+        desk.land(SEPTEMBER, ("SSE", JANUARY, None), ("AAA", JANUARY, None))
+        assert [desk.scope(day) for day in (MARCH, JUNE)] == [["AAA", "SSE"], ["AAA", "SSE.2"]]
+        assert desk.land(SEPTEMBER, ("SSE", JANUARY, None), ("AAA", JANUARY, None)) == 0
+
     def test_somebody_who_comes_back_has_two_stretches(self, desk: Desk) -> None:
         desk.land(SEPTEMBER, ("AAA", JANUARY, MARCH), ("AAA", JUNE, None))
         assert [bool(desk.scope(day)) for day in (JANUARY, date(2020, 4, 1), JUNE)] == [True, False, True]
