@@ -71,13 +71,12 @@ def _ends(connection: Connection, written: pl.DataFrame, source: str, known_at: 
     ends = query(
         connection,
         """
-        select held.symbol, $known_at::timestamp as known_at, held.ticker, held.valid_from, told.until as valid_to, held.source, $stamp::timestamp as recorded_at
-        from market_data.latest_instruments as held join told using (symbol)
-        where held.source = $source and held.valid_to is distinct from told.until and (told.until is null or told.until >= held.valid_from)
-            and not exists (
-                select 1 from market_data.latest_instruments as later
-                where later.source = held.source and later.ticker = held.ticker and later.valid_from > held.valid_from
-            )
+        with held as (
+            select *, max(valid_from) over (partition by ticker) as newest from market_data.latest_instruments where source = $source
+        )
+        select symbol, $known_at::timestamp as known_at, ticker, valid_from, told.until as valid_to, source, $stamp::timestamp as recorded_at
+        from held join told using (symbol)
+        where valid_from = newest and valid_to is distinct from told.until and (told.until is null or told.until >= valid_from)
         """,
         {"source": source, "known_at": known_at, "stamp": stamp},
     )
