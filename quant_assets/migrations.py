@@ -42,6 +42,25 @@ MIGRATIONS: tuple[Migration, ...] = (
         )
         """,
     ),
+    Migration(
+        3,
+        "suggested repairs; which deliveries were judged; what a bar reached",
+        """
+        alter table data_quality.anomalies add column suggestion varchar;
+        alter table data_quality.reviews add column recorded_at timestamp;
+        update data_quality.reviews set recorded_at = decided_at;
+        alter table data_quality.reviews alter column recorded_at set not null;
+        create table data_quality.judged_batches (
+            batch_id varchar not null, source varchar not null, bars bigint not null, first_session date not null,
+            last_session date not null, not_judged varchar, run_id varchar not null, recorded_at timestamp not null
+        );
+        create table data_quality.blast_radius (
+            symbol varchar not null, session date not null, bar_known_at timestamp not null, measured_at timestamp not null,
+            edge varchar not null, item varchar not null, item_session date, value_with double, value_without double,
+            detail varchar not null, recorded_at timestamp not null
+        )
+        """,
+    ),
 )
 
 _TYPES = {pl.String: "VARCHAR", pl.Float64: "DOUBLE", pl.Int64: "BIGINT", pl.Int32: "INTEGER", pl.Boolean: "BOOLEAN", pl.Date: "DATE"}

@@ -219,6 +219,7 @@ ANOMALIES = Table(
         Column("score", pl.Float64, "How suspicious, one scale for all rules", "0 to 1"),
         Column("severity", pl.String, "info, warning or critical"),
         Column("detail", pl.String, "The finding in words, with its numbers"),
+        Column("suggestion", pl.String, "What would mend it, as JSON: column, value, evidence; never applied by itself", nullable=True),
         _known_at("Instant from which the finding could be made"),
         _recorded_at(),
     ),
@@ -232,12 +233,50 @@ REVIEWS = Table(
         SYMBOL,
         SESSION,
         Column("rule", pl.String, "Rule of the finding"),
-        Column("decided_at", INSTANT, "When the decision was made", "UTC"),
+        Column("decided_at", INSTANT, "When the decision was made, on the desk's clock: as of what the bars were then", "UTC"),
         Column("bar_known_at", INSTANT, "The version of the bar it concerns", "UTC"),
         Column("decision", pl.String, "release or confirm"),
         Column("decided_by", pl.String, "Who decided"),
         Column("reason", pl.String, "Why"),
+        _recorded_at(),
     ),
+    ignored=("recorded_at",),
+)  # fmt: skip
+
+JUDGED_BATCHES = Table(
+    "data_quality", "judged_batches", Kind.LEDGER, "one delivery whose bars have been judged", ("batch_id",), "recorded_at",
+    "Which deliveries have been judged, and what could not be said of them.",
+    (
+        Column("batch_id", pl.String, "Delivery"),
+        Column("source", pl.String, "Vendor or kind of source"),
+        Column("bars", pl.Int64, "Versions of bars in it", "rows"),
+        Column("first_session", pl.Date, "Earliest session among them"),
+        Column("last_session", pl.Date, "Latest session among them"),
+        Column("not_judged", pl.String, "What could not be judged, and why; empty where all could", nullable=True),
+        RUN_ID,
+        _recorded_at(),
+    ),
+    ignored=("run_id", "recorded_at"),
+)  # fmt: skip
+
+BLAST_RADIUS = Table(
+    "data_quality", "blast_radius", Kind.LEDGER, "one thing that used one version of a bar, as measured once",
+    ("symbol", "session", "bar_known_at", "measured_at", "edge", "item"), "measured_at",
+    "What a bar reached: feature rows, training sets, models, signals and documents, and how far signals move without it.",
+    (
+        SYMBOL,
+        SESSION,
+        Column("bar_known_at", INSTANT, "The version of the bar that is meant", "UTC"),
+        Column("measured_at", INSTANT, "As of when it was measured, on the desk's clock", "UTC"),
+        Column("edge", pl.String, "Kind of thing: feature_row, label, training_set, model_version, signal or document"),
+        Column("item", pl.String, "Which one"),
+        Column("item_session", pl.Date, "Its session, where it has one", nullable=True),
+        Column("value_with", pl.Float64, "Its number with the bar, where it has one", nullable=True),
+        Column("value_without", pl.Float64, "Its number had the bar been held back", nullable=True),
+        Column("detail", pl.String, "How the bar reached it, in words"),
+        _recorded_at(),
+    ),
+    ignored=("recorded_at",),
 )  # fmt: skip
 
 TECHNICAL_V1 = Table(
@@ -363,6 +402,6 @@ TABLES: dict[str, Table] = {
     for table in (
         FETCH_LEDGER, REJECTED_ROWS, INSTRUMENTS, UNIVERSE, DAILY_BARS, CORPORATE_ACTIONS,
         SYNTHETIC_TRUTH_STATES, SYNTHETIC_TRUTH_FAULTS, SYNTHETIC_TRUTH_SIGNAL,
-        ANOMALIES, REVIEWS, TECHNICAL_V1, LABELS, VIEW_BUILDS, PREDICTIONS, PROMOTIONS, DAILY_SIGNALS, OUTBOX,
+        ANOMALIES, REVIEWS, JUDGED_BATCHES, BLAST_RADIUS, TECHNICAL_V1, LABELS, VIEW_BUILDS, PREDICTIONS, PROMOTIONS, DAILY_SIGNALS, OUTBOX,
     )
 }  # fmt: skip

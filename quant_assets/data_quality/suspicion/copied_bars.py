@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant_assets.data_quality.panel_features import Matrix, PanelFeatures, shifted
+from quant_assets.data_quality.suspicion.panel_features import Matrix, PanelFeatures, shifted
 
 MAX_LAG = 10
 """Sessions between two bars that are compared, in both directions."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quant_assets.data_quality.panel_features import Matrix, PanelFeatures, shifted
+from quant_assets.data_quality.suspicion.panel_features import Matrix, PanelFeatures, shifted
 
 SEED = 20_130_208
 TREES, SAMPLES, REFERENCE = 60, 1024, 20_000

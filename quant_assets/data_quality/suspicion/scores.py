@@ -24,11 +24,11 @@ from typing import Literal, get_args
 import numpy as np
 import polars as pl
 
-from quant_assets.data_quality.calibration import Calibration
-from quant_assets.data_quality.close_evidence import Evidence, close_evidence
-from quant_assets.data_quality.copied_bars import MAX_LAG, copy_probability, twin_probability
-from quant_assets.data_quality.isolation import USUAL, unusualness
-from quant_assets.data_quality.panel_features import FLAT, MIN_CROSS_SECTION, MIN_HISTORY, Matrix, PanelFeatures, panel_features, shifted
+from quant_assets.data_quality.suspicion.calibration import Calibration
+from quant_assets.data_quality.suspicion.close_evidence import Evidence, close_evidence
+from quant_assets.data_quality.suspicion.copied_bars import MAX_LAG, copy_probability, twin_probability
+from quant_assets.data_quality.suspicion.isolation import USUAL, unusualness
+from quant_assets.data_quality.suspicion.panel_features import FLAT, MIN_CROSS_SECTION, MIN_HISTORY, Matrix, PanelFeatures, panel_features, shifted
 
 Variant = Literal["same_session", "next_session", "later_sessions"]
 SIGHT: dict[Variant, int] = {"same_session": 0, "next_session": 1, "later_sessions": MAX_LAG}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from quant_assets.data_quality.calibration import RATES, Calibration, fitted_calibration
+from quant_assets.data_quality.suspicion.calibration import RATES, Calibration, fitted_calibration
 
 STRAIGHT = Calibration(tuple(float(-np.log(rate)) for rate in RATES))
 

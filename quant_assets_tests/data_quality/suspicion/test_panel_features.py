@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from quant_assets.data_quality.panel_features import panel_features, shifted
+from quant_assets.data_quality.suspicion.panel_features import panel_features, shifted
 from quant_assets_tests.data_quality.market import market
 from quant_assets_tests.lookahead import sessions_from
 

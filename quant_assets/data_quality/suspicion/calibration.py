@@ -1,22 +1,18 @@
 """From log odds to the one scale of scores: the share of clean bars that look less suspicious.
 
-A score of 0.999 says: one clean bar in a thousand is at least as suspicious as this one. Severity is a limit on that
-rate, so that the desk chooses how many false alarms it will read, not a number without a unit.
+A score of 0.999 says: one clean bar in a thousand is at least as suspicious as this one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 RATES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001)
 """Shares of clean bars at which a calibration holds its thresholds."""
 
-CRITICAL_RATE, WARNING_RATE, INFO_RATE = 1e-4, 1e-3, 1e-2
 _LEAST_RATE = 1e-12
 
 
@@ -62,12 +58,3 @@ def fitted_calibration(log_odds: NDArray[np.float64]) -> Calibration:
     for value in values:
         rising.append(value if not rising else max(value, rising[-1] + 1e-6))
     return Calibration(tuple(rising))
-
-
-def severity(score: str | pl.Expr, rates: Sequence[float] = (CRITICAL_RATE, WARNING_RATE, INFO_RATE)) -> pl.Expr:
-    """`critical`, `warning` or `info` by the rate of clean bars that look as suspicious, null below the last."""
-    value = pl.col(score) if isinstance(score, str) else score
-    critical, warning, info = (value >= 1 - rate for rate in rates)
-    return (
-        pl.when(critical).then(pl.lit("critical")).when(warning).then(pl.lit("warning")).when(info).then(pl.lit("info")).alias("severity")
-    )

@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 from sklearn.metrics import average_precision_score
 
-from quant_assets.data_quality.calibration import severity
-from quant_assets.data_quality.panel_features import LOOKBACK
-from quant_assets.data_quality.suspicion import SCHEMA, SIGHT, Variant, suspicion
+from quant_assets.data_quality.findings import severity
+from quant_assets.data_quality.suspicion.panel_features import LOOKBACK
+from quant_assets.data_quality.suspicion.scores import SCHEMA, SIGHT, Variant, suspicion
 from quant_assets_tests.data_quality.market import market, with_wrong_closes
 from quant_assets_tests.lookahead import sp500_panel
 
@@ -94,7 +94,7 @@ class TestRegression:
 
     def test_severity_is_a_rate_of_clean_bars(self) -> None:
         scores = pl.DataFrame({"score": [0.5, 0.99, 0.999, 0.9999]}).select(severity("score"))
-        assert scores["severity"].to_list() == [None, "info", "warning", "critical"]
+        assert scores["severity"].to_list() == ["info", "info", "warning", "critical"]
 
     def test_clean_bars_are_critical_no_more_often_than_stated(self) -> None:
         bars = market(seed=7, symbols=60, n=250)

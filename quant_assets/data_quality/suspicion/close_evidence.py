@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from quant_assets.data_quality.panel_features import Matrix, PanelFeatures, shifted
+from quant_assets.data_quality.suspicion.panel_features import Matrix, PanelFeatures, shifted
 
 SIZES = (0.005, 0.01, 0.03)
 """Relative errors of a close for which the chance is given that the true one is larger, if there is one at all."""

@@ -1,0 +1,1 @@
+"""Scores learned from the panel: how suspicious each close is beside its neighbours in time and in the cross-section."""
