@@ -67,7 +67,7 @@ def land(warehouse: Warehouse, delivery: Delivery, calendar: TradingCalendar, as
         delivery = refused(delivery, why)
     instant = delivery.delivered_at or as_of
     with warehouse.transaction() as connection:
-        newest = _newest_known(connection, delivery.source, instant, judged=delivery.delivered_at is None)
+        newest = newest_known(connection, delivery.source, instant, judged=delivery.delivered_at is None)
         seen_at = newest + timedelta(microseconds=1) if newest else instant
         overtaken = delivery.delivered_at is not None and seen_at - instant > CORRECTION
         if overtaken:
@@ -122,11 +122,13 @@ def land(warehouse: Warehouse, delivery: Delivery, calendar: TradingCalendar, as
 
 
 def default_as_of(warehouse: Warehouse, source: str, calendar: TradingCalendar, last_session: date) -> datetime:
-    """The instant a run works as of when none is given: the last session's, or a later restatement's, if one is stored."""
+    """The instant a run works as of when none is given: the last session's, or a later restatement's or review's, if one is stored."""
     known = warehouse.read(
         """
         select known_at from market_data.daily_bars where source = $source
         union all select known_at from market_data.corporate_actions where source = $source
+        union all select decided_at from data_quality.reviews as review semi join market_data.daily_bars as bar on bar.source = $source
+            and bar.symbol = review.symbol and bar.session = review.session and bar.known_at = review.bar_known_at
         order by known_at desc limit 1
         """,
         {"source": source},
@@ -135,7 +137,7 @@ def default_as_of(warehouse: Warehouse, source: str, calendar: TradingCalendar, 
     return max(calendar.known_at(last_session), newest) if isinstance(newest, datetime) else calendar.known_at(last_session)
 
 
-def _newest_known(connection: Connection, source: str, instant: datetime, judged: bool) -> datetime | None:
+def newest_known(connection: Connection, source: str, instant: datetime, judged: bool) -> datetime | None:
     """The newest instant, not before the given one, from which something stored of a source is known; None where there is none.
 
     A change that shared its instant with something stored before would alter what was read as of it, and would leave
