@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quant_assets.clock import TradingCalendar, utc_now
+from quant_assets.data_quality.quarantine_commands import quarantine
 from quant_assets.errors import ConfigurationError, QuantAssetsError
 from quant_assets.settings import Settings, load_settings
 
@@ -103,6 +104,9 @@ def train(as_of: str | None) -> None:
             if event.is_step_materialization and event.asset_key and event.asset_key.path[-1] == "model":
                 for name, value in event.materialization.metadata.items():
                     click.echo(f"{name}: {value.value}")
+
+
+main.add_command(quarantine)
 
 
 @main.command()

@@ -26,10 +26,11 @@ SETTINGS = load_settings()
 SETTINGS.export()
 
 TRAINING = dg.AssetSelection.assets(signals.signals_model)
+REVIEWS = dg.AssetSelection.assets(data_quality.reviews)
 
 nightly = dg.define_asset_job(
     "nightly",
-    selection=dg.AssetSelection.all() - TRAINING,
+    selection=dg.AssetSelection.all() - TRAINING - REVIEWS,
     executor_def=dg.in_process_executor,
     description="Everything a night does: fetch, judge, compute, score, hand over. It scores but does not train.",
 )
@@ -38,6 +39,12 @@ retrain = dg.define_asset_job(
     selection=TRAINING,
     executor_def=dg.in_process_executor,
     description="Walk-forward training and registration of the signal model; training on the same data again returns the registered version.",
+)
+review = dg.define_asset_job(
+    "review",
+    selection=REVIEWS,
+    executor_def=dg.in_process_executor,
+    description="People's decisions about held bars, from the run's configuration; the next night computes again what rests on them.",
 )
 
 
@@ -66,6 +73,7 @@ defs = dg.Definitions(
         market_data.market_data,
         market_data.restatements,
         data_quality.data_quality,
+        data_quality.reviews,
         feature_store.feature_store,
         feature_store.dbt_features,
         signals.signals_model,
@@ -74,7 +82,7 @@ defs = dg.Definitions(
         publishing.SIGNALS_COLLECTION,
     ],
     asset_checks=[market_data_checks.daily_bars_checks, data_quality_checks.bar_rules],
-    jobs=[nightly, retrain],
+    jobs=[nightly, retrain, review],
     schedules=[nightly_after_close],
     sensors=[sensors.publish_documents, sensors.send_alerts],
     resources={"warehouse": WarehouseResource(database=str(SETTINGS.warehouse_path)), "desk": DeskResource()},

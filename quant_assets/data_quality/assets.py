@@ -6,10 +6,11 @@ import dagster as dg
 
 from quant_assets.assets import DATA_ENGINEERING, markdown_table, row_count, table_spec
 from quant_assets.data_quality.quarantine import quarantine
+from quant_assets.data_quality.reviews import EVERY_RULE, desk_clock, parse_decision, review
 from quant_assets.market_data.assets import BARS
 from quant_assets.partitions import SESSIONS
-from quant_assets.resources import DeskResource, WarehouseResource
-from quant_assets.schemas import ANOMALIES, DAILY_BARS
+from quant_assets.resources import AS_OF_TAG, DeskResource, WarehouseResource
+from quant_assets.schemas import ANOMALIES, DAILY_BARS, REVIEWS
 
 CLEAN_BARS = dg.AssetKey(["data_quality", "clean_bars"])
 ANOMALIES_KEY = dg.AssetKey(["data_quality", "anomalies"])
@@ -52,3 +53,42 @@ def data_quality(
         )
         clean, stored = row_count(connection, "data_quality.clean_bars"), row_count(connection, "market_data.latest_daily_bars")
         yield dg.MaterializeResult(asset_key=CLEAN_BARS, metadata={"dagster/row_count": clean, "held_back": stored - clean})
+
+
+class ReviewDecision(dg.Config):
+    """One decision, in the words of `quant-assets quarantine`; without a rule, about every critical finding on the bar."""
+
+    symbol: str
+    session: str
+    rule: str = EVERY_RULE
+    decision: str
+    decided_by: str
+    reason: str
+    version: str | None = None
+    overrule: bool = False
+
+
+class Decisions(dg.Config):
+    """What people have decided; all of it is written, or nothing where one decision is refused."""
+
+    decisions: list[ReviewDecision]
+
+
+@dg.multi_asset(specs=[table_spec(REVIEWS, deps=[ANOMALIES_KEY], owners=DATA_ENGINEERING, kinds={"duckdb"}, daily=False)])
+def reviews(
+    context: dg.AssetExecutionContext, config: Decisions, warehouse: WarehouseResource, desk: DeskResource
+) -> dg.MaterializeResult[None]:
+    """Write people's decisions, as `quant-assets quarantine release` and `confirm` do; a refused one fails the run."""
+    decisions = [parse_decision(**entry.model_dump()) for entry in config.decisions]
+    as_of = desk_clock(warehouse.client, desk.calendar, desk.source.live, context.run.tags.get(AS_OF_TAG))
+    outcomes = review(warehouse.client, desk.calendar, decisions, as_of)
+    lines = [f"- {line}" for outcome in outcomes for line in outcome.in_words]
+    with warehouse.get_connection() as connection:
+        rows = row_count(connection, REVIEWS.full_name)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": rows,
+            "new_decisions": sum(outcome.written.height for outcome in outcomes),
+            "outcome": dg.MetadataValue.md("\n".join(lines) or "nothing to decide"),
+        }
+    )

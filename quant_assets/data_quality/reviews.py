@@ -79,6 +79,11 @@ class Outcome:
     holding: pl.DataFrame
 
     @property
+    def asks_for_a_run(self) -> bool:
+        """Whether the bar goes on, or did so until this decision: what rests on it is then to be computed again."""
+        return self.holding.is_empty() or (self.overruled["decision"] == RELEASE).any()
+
+    @property
     def in_words(self) -> list[str]:
         """What was done, what that overruled, what was done already, and what becomes of the bar, a line each."""
         bar = self.decision.bar
