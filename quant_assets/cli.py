@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quant_assets.clock import TradingCalendar, utc_now
+from quant_assets.clock import TradingCalendar, calendar_of, utc_now
 from quant_assets.data_quality.quarantine_commands import quarantine
 from quant_assets.errors import ConfigurationError, QuantAssetsError
 from quant_assets.settings import Settings, load_settings
@@ -136,12 +136,11 @@ def ui() -> None:
 
 def require_usable(settings: Settings) -> TradingCalendar:
     """Raise `ConfigurationError` unless calendar, HOME and the addresses can be used; writes nothing and calls nobody."""
-    from quant_assets.clock import trading_calendar
     from quant_assets.home import require_writable
     from quant_assets.publishing.document_store import DocumentStore
     from quant_assets.publishing.webhook import Webhook
 
-    calendar = trading_calendar(settings.calendar, settings.first_session_floor, settings.vendor_delay_minutes)
+    calendar = calendar_of(settings)
     require_writable(settings.home)
     if uri := settings.mongodb_uri.get_secret_value():
         DocumentStore(uri, settings.mongodb_database).close()

@@ -11,10 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from quant_assets.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from quant_assets.settings import Settings
 
 
 def utc_now() -> datetime:
@@ -108,10 +112,16 @@ class TradingCalendar:
         return [day for n in range((last - first).days + 1) if (day := first + timedelta(days=n)) not in open_dates]
 
 
-@lru_cache(maxsize=8)
-def trading_calendar(name: str, first: date, delay_minutes: int = 30) -> TradingCalendar:
-    """Load an exchange's calendar from a first date to a year ahead.
+def calendar_of(settings: Settings) -> TradingCalendar:
+    """The trading calendar that the settings name, from the first session of interest on."""
+    return trading_calendar(settings.calendar, settings.first_session_floor, settings.vendor_delay_minutes, settings.special_session_dates)
 
+
+@lru_cache(maxsize=8)
+def trading_calendar(name: str, first: date, delay_minutes: int = 30, special_sessions: tuple[date, ...] = ()) -> TradingCalendar:
+    """Load an exchange's calendar from a first date to a year ahead, with the special sessions it held on closed days.
+
+    A special session is taken to close at the time of day, in UTC, at which the session before it did.
     Raises `ConfigurationError` for an unknown name and for a first date that the calendar does not reach.
 
     Source of sessions and closes: the `exchange_calendars` package.
@@ -126,5 +136,15 @@ def trading_calendar(name: str, first: date, delay_minutes: int = 30) -> Trading
         ) from None
     except ValueError as error:
         raise ConfigurationError(f"QUANT_CALENDAR={name} cannot be used from {first} on (QUANT_START): {error}") from None
-    closes = [close.to_pydatetime().replace(tzinfo=None) for close in calendar.closes.dt.tz_convert("UTC")]
-    return TradingCalendar(name, str(calendar.tz), tuple(calendar.sessions.date), tuple(closes), timedelta(minutes=delay_minutes))
+    closes = dict(
+        zip(
+            calendar.sessions.date,
+            (close.to_pydatetime().replace(tzinfo=None) for close in calendar.closes.dt.tz_convert("UTC")),
+            strict=True,
+        )
+    )
+    regular = tuple(closes)
+    for day in special_sessions:
+        if regular[0] < day < regular[-1] and day not in closes:
+            closes[day] = datetime.combine(day, closes[regular[bisect_left(regular, day) - 1]].time())
+    return TradingCalendar(name, str(calendar.tz), tuple(sorted(closes)), tuple(sorted(closes.values())), timedelta(minutes=delay_minutes))

@@ -10,12 +10,13 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from quant_assets.clock import calendar_of
 from quant_assets.data_quality import assets as data_quality
 from quant_assets.data_quality import checks as data_quality_checks
 from quant_assets.feature_store import assets as feature_store
 from quant_assets.market_data import assets as market_data
 from quant_assets.market_data import checks as market_data_checks
-from quant_assets.partitions import calendar_of, nightly_cron
+from quant_assets.partitions import nightly_cron
 from quant_assets.publishing import assets as publishing
 from quant_assets.publishing import sensors
 from quant_assets.resources import DeskResource, WarehouseResource
@@ -80,6 +81,7 @@ defs = dg.Definitions(
         signals.daily_signals,
         publishing.outbox,
         publishing.SIGNALS_COLLECTION,
+        publishing.ANOMALIES_COLLECTION,
     ],
     asset_checks=[market_data_checks.daily_bars_checks, data_quality_checks.bar_rules],
     jobs=[nightly, retrain, review],

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from quant_assets.clock import trading_calendar, utc_now
+from quant_assets.clock import calendar_of, utc_now
 from quant_assets.errors import QuantAssetsError
 from quant_assets.home import require_writable
 from quant_assets.market_data.alpha_vantage.source import NAME as ALPHA_VANTAGE
@@ -73,7 +73,7 @@ def _home(settings: Settings) -> str:
 
 
 def _calendar(settings: Settings) -> str:
-    calendar = trading_calendar(settings.calendar, settings.first_session_floor, settings.vendor_delay_minutes)
+    calendar = calendar_of(settings)
     last = calendar.last_known_session(utc_now())
     if calendar.sessions[-1] < utc_now().date():
         raise QuantAssetsError(f"{calendar.name} is known up to {calendar.sessions[-1]} only: update the package exchange_calendars.")
@@ -81,14 +81,14 @@ def _calendar(settings: Settings) -> str:
 
 
 def _source(settings: Settings) -> str:
-    calendar = trading_calendar(settings.calendar, settings.first_session_floor, settings.vendor_delay_minutes)
+    calendar = calendar_of(settings)
     return f"{settings.source}, delivers up to {make_source(settings, calendar, utc_now()).last_session()}"
 
 
 def _vendor(settings: Settings) -> str:
     if settings.source != ALPHA_VANTAGE:
         return f"the source {settings.source} needs no key"
-    calendar = trading_calendar(settings.calendar, settings.first_session_floor, settings.vendor_delay_minutes)
+    calendar = calendar_of(settings)
     source = AlphaVantageSource.from_settings(settings, calendar, universe(settings), utc_now())
     host = _reached(settings.alpha_vantage_url, "QUANT_ALPHA_VANTAGE_URL")
     return f"{host}, key present, {source.calls_left()}; no call was spent"

@@ -51,7 +51,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         update data_quality.reviews set recorded_at = decided_at;
         alter table data_quality.reviews alter column recorded_at set not null;
         create table data_quality.judged_batches (
-            batch_id varchar not null, source varchar not null, bars bigint not null, first_session date not null,
+            batch_id varchar not null, landed_at timestamp not null, source varchar not null, bars bigint not null, first_session date not null,
             last_session date not null, not_judged varchar, run_id varchar not null, recorded_at timestamp not null
         );
         create table data_quality.blast_radius (

@@ -6,13 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from quant_assets.clock import TradingCalendar, trading_calendar, utc_now
+from quant_assets.clock import TradingCalendar, calendar_of, utc_now
 from quant_assets.settings import Settings, load_settings
-
-
-def calendar_of(settings: Settings) -> TradingCalendar:
-    """The trading calendar that the settings name, from the first session of interest on."""
-    return trading_calendar(settings.calendar, settings.first_session_floor, settings.vendor_delay_minutes)
 
 
 def daily_sessions(settings: Settings) -> dg.DailyPartitionsDefinition:

@@ -16,14 +16,13 @@ import polars as pl
 from dagster_duckdb import DuckDBResource
 from pydantic import PrivateAttr
 
-from quant_assets.clock import TradingCalendar, utc_now
+from quant_assets.clock import TradingCalendar, calendar_of, utc_now
 from quant_assets.errors import ConfigurationError
 from quant_assets.home import appear_whole
 from quant_assets.market_data.delivery import Source
 from quant_assets.market_data.files.archives import ArchivesSource
 from quant_assets.market_data.landing import default_as_of
 from quant_assets.market_data.sources import make_source
-from quant_assets.partitions import calendar_of
 from quant_assets.processes import is_alive, process_identity
 from quant_assets.settings import PROJECT_ROOT, Settings, load_settings
 from quant_assets.warehouse import Warehouse

@@ -244,10 +244,11 @@ REVIEWS = Table(
 )  # fmt: skip
 
 JUDGED_BATCHES = Table(
-    "data_quality", "judged_batches", Kind.LEDGER, "one delivery whose bars have been judged", ("batch_id",), "recorded_at",
+    "data_quality", "judged_batches", Kind.LEDGER, "one delivery whose bars have been judged", ("batch_id", "landed_at"), "recorded_at",
     "Which deliveries have been judged, and what could not be said of them.",
     (
         Column("batch_id", pl.String, "Delivery"),
+        Column("landed_at", INSTANT, "Wall clock at which its bars were written", "UTC"),
         Column("source", pl.String, "Vendor or kind of source"),
         Column("bars", pl.Int64, "Versions of bars in it", "rows"),
         Column("first_session", pl.Date, "Earliest session among them"),

@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     source: Literal["synthetic", "files", "alpha_vantage", "yahoo"] = "synthetic"
     start: date | None = None
     calendar: str = "XNYS"
+    special_sessions: str = ""
     universe: str = ""
     vendor_delay_minutes: int = Field(30, ge=0, le=24 * 60)
 
@@ -56,6 +57,9 @@ class Settings(BaseSettings):
     synthetic_symbols: int = Field(30, ge=1, le=20_000)
     synthetic_start: date = date(2021, 11, 22)
     synthetic_rank_ic: float = Field(0.08, ge=0.0, le=0.5)
+
+    anomaly_critical_rate: float = Field(1e-4, gt=0, lt=0.5)
+    anomaly_warning_rate: float = Field(1e-3, gt=0, lt=0.5)
 
     horizon: Literal[1, 5, 20] = 1
     train_min_sessions: int = Field(252, ge=60)
@@ -79,6 +83,12 @@ class Settings(BaseSettings):
         """The environment holds texts, and a choice of numbers takes numbers only."""
         return int(value) if isinstance(value, str) and value.isdecimal() else value
 
+    @field_validator("special_sessions")
+    @classmethod
+    def _of_dates(cls, value: str) -> str:
+        _dates(value)
+        return value
+
     @field_validator("home")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
@@ -90,6 +100,16 @@ class Settings(BaseSettings):
         if self.start is not None:
             return self.start
         return self.synthetic_start if self.source == "synthetic" else date(2000, 1, 1)
+
+    @cached_property
+    def special_session_dates(self) -> tuple[date, ...]:
+        """Sessions that the exchange held on days on which its calendar is closed, in order."""
+        return _dates(self.special_sessions)
+
+    @property
+    def anomaly_rates(self) -> tuple[float, float]:
+        """Shares of clean bars that may be called critical, and at least a warning."""
+        return self.anomaly_critical_rate, self.anomaly_warning_rate
 
     @property
     def warehouse_path(self) -> Path:
@@ -146,6 +166,10 @@ class Settings(BaseSettings):
         os.environ["DO_NOT_TRACK"] = "1"
         # Threads of LightGBM that spin while they wait made training five times slower on a busy machine.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _dates(text: str) -> tuple[date, ...]:
+    return tuple(sorted(date.fromisoformat(part.strip()) for part in text.split(",") if part.strip()))
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -233,7 +233,8 @@ class TestProperties:
 
     @pytest.mark.parametrize("name", ["XNYS", "XLON", "XTKS"])
     def test_each_session_is_asked_for_once_on_its_own_evening(self, defs: dg.Definitions, name: str) -> None:
-        from quant_assets.partitions import calendar_of, daily_sessions, nightly_cron
+        from quant_assets.clock import calendar_of
+        from quant_assets.partitions import daily_sessions, nightly_cron
 
         settings = load_settings(calendar=name)
         calendar = calendar_of(settings)

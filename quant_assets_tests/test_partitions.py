@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import pytest
 
-from quant_assets.clock import trading_calendar
-from quant_assets.partitions import calendar_of, daily_sessions, nightly_cron
+from quant_assets.clock import calendar_of, trading_calendar
+from quant_assets.partitions import daily_sessions, nightly_cron
 from quant_assets.settings import Settings, load_settings
 
 NEW_YORK = ZoneInfo("America/New_York")

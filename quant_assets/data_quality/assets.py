@@ -36,8 +36,7 @@ def data_quality(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Judge every bar known as of the run; critical findings hold their bar out of `clean_bars`."""
-    night = desk.night(context, warehouse.client)
-    fresh = quarantine(warehouse.client, desk.settings.source, night.as_of)
+    fresh = quarantine(warehouse.client, desk.settings.source, desk.calendar, context.run.run_id, desk.settings.anomaly_rates)
     with warehouse.get_connection() as connection:
         by_rule = fresh.group_by("rule", "severity").len("new").sort("rule")
         yield dg.MaterializeResult(

@@ -26,18 +26,18 @@ def findings(
     score: pl.Expr | float = 1.0,
     known_at: pl.Expr | str = "known_at",
     suggestion: pl.Expr | None = None,
-    detector: str = "rules",
+    detector: pl.Expr | str = "rules",
 ) -> pl.DataFrame:
     """Offending bars (`symbol`, `session`, `known_at`, and what the expressions need) as findings of one rule.
 
     `known_at` of the bar names its version; the finding's own is the last instant of all it looked at, given where that is
     later. `suggestion` is JSON (`column`, `value`, `evidence`), null where nothing can be proposed. A score below what
-    severity starts with is `info` all the same: what is stored is worth a look.
+    severity starts with is `info` all the same: what is stored is worth a look. `detector` says what found it and how far ahead it looks.
     """
     return (
         offenders.with_columns(
             rule=pl.lit(rule),
-            detector=pl.lit(detector),
+            detector=pl.lit(detector) if isinstance(detector, str) else detector,
             bar_known_at=pl.col("known_at"),
             score=pl.lit(score) if isinstance(score, float) else score,
             detail=detail,
@@ -46,7 +46,7 @@ def findings(
         )
         .with_columns(severity=severity("score"))
         .select(COLUMNS)
-        .cast(dict(NOTHING.schema))
+        .cast(dict(NOTHING.schema))  # type: ignore[arg-type]
     )
 
 

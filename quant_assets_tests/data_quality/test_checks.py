@@ -28,7 +28,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[D
 def break_bar(desk: Desk, session: date, changes: str, known_at: datetime | None = None) -> None:
     """Make SYN001's bar of a session another one: in place, or as a version that became known later; then judge."""
     if known_at is None:
-        desk.change(f"update market_data.daily_bars set {changes} where symbol = 'SYN001' and session = ?", session)
+        desk.change(
+            f"update market_data.daily_bars set {changes}, recorded_at = now()::timestamp where symbol = 'SYN001' and session = ?", session
+        )
     else:
         desk.change(
             "insert into market_data.daily_bars select * replace (? as known_at) from market_data.daily_bars where symbol = 'SYN001' and session = ?",
@@ -36,9 +38,11 @@ def break_bar(desk: Desk, session: date, changes: str, known_at: datetime | None
             session,
         )
         desk.change(
-            f"update market_data.daily_bars set {changes} where symbol = 'SYN001' and known_at = ? and session = ?", known_at, session
+            f"update market_data.daily_bars set {changes}, recorded_at = now()::timestamp where symbol = 'SYN001' and known_at = ? and session = ?",
+            known_at,
+            session,
         )
-    quarantine(desk.warehouse, "synthetic", AS_OF)
+    quarantine(desk.warehouse, "synthetic", CALENDAR, "run")
 
 
 def found(desk: Desk, as_of: datetime = AS_OF) -> dict[str, tuple[bool, object, object]]:
@@ -74,12 +78,12 @@ class TestRegression:
         week = CALENDAR.between(date(2025, 3, 10), EVENING)
         desk.change(
             f"""
-            update market_data.daily_bars as bar set {copied} from market_data.daily_bars as other
+            update market_data.daily_bars as bar set {copied}, recorded_at = now()::timestamp from market_data.daily_bars as other
             where bar.symbol = 'SYN001' and other.symbol = 'SYN002' and bar.session = other.session and bar.session >= ?
             """,
             week[0],
         )
-        quarantine(desk.warehouse, "synthetic", AS_OF)
+        quarantine(desk.warehouse, "synthetic", CALENDAR, "run")
         assert found(desk)["identical_series"] == (False, 10, 10)  # the four earlier sessions too: alone they were chance
 
     def test_broken_bar_that_slipped_stops_what_follows(self, desk: Desk) -> None:
@@ -109,6 +113,6 @@ class TestProperties:
 
     def test_bars_of_another_source_are_not_our_business(self, desk: Desk) -> None:
         desk.change("update market_data.daily_bars set high = low - 1 where symbol = 'SYN001' and session = ?", EVENING)
-        quarantine(desk.warehouse, "synthetic", AS_OF)
+        quarantine(desk.warehouse, "synthetic", CALENDAR, "run")
         desk.change("update market_data.daily_bars set source = 'files' where symbol = 'SYN001' and session = ?", EVENING)
         assert found(desk)["ohlc_order"] == (True, 0, 0)

@@ -26,7 +26,7 @@ class Night:
     def __call__(self, as_of: date | datetime, *bars: Row) -> pl.DataFrame:
         instant = as_of if isinstance(as_of, datetime) else self.calendar.known_at(as_of)
         land(self.warehouse, delivery(bars, batch_id=str(len(bars))), self.calendar, instant, "run")
-        return quarantine(self.warehouse, SOURCE, instant)
+        return quarantine(self.warehouse, SOURCE, self.calendar, "run")
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ class TestRegression:
         known = night.calendar.known_at
         for session, row in ((D1, bar("AAA", D1, 10, **BAD)), (D2, bar("AAA", D1, 10)), (D3, bar("AAA", D1, -10, high=-9.0, low=-11.0))):
             land(night.warehouse, delivery([row], batch_id=str(session)), night.calendar, known(session), "a range of nights in one run")
-        findings = quarantine(night.warehouse, SOURCE, known(D3))
+        findings = quarantine(night.warehouse, SOURCE, night.calendar, "run")
         assert findings.sort("bar_known_at").select("rule", "bar_known_at", "known_at").rows() == [
             ("ohlc_order", known(D1), known(D1)),
             ("non_positive_price", known(D3), known(D3)),
@@ -84,7 +84,8 @@ class TestRegression:
                 """
                 insert into data_quality.reviews by name
                 select symbol, session, rule, known_at + interval 1 hour as decided_at, bar_known_at, 'release' as decision,
-                    'analyst' as decided_by, 'seen' as reason from data_quality.anomalies where rule = 'ohlc_order'
+                    'analyst' as decided_by, 'seen' as reason, now()::timestamp as recorded_at
+                from data_quality.anomalies where rule = 'ohlc_order'
                 """
             )
         assert clean(night.warehouse) == {}
@@ -108,7 +109,7 @@ class TestRegression:
         other = Warehouse(night.warehouse.path, "synthetic")
         assert clean(other) == {}
         assert clean(other, night.calendar.known_at(D1)) == {}
-        assert quarantine(other, "synthetic", night.calendar.known_at(D1)).is_empty()
+        assert quarantine(other, "synthetic", night.calendar, "run").is_empty()
 
     def test_a_second_change_of_the_evening_is_judged_in_that_evening(self, night: Night) -> None:
         night(D1, bar("AAA", D1, 10))
@@ -129,16 +130,15 @@ class TestProperties:
     def test_judging_again_stores_nothing(self, night: Night) -> None:
         assert night(D1, bar("AAA", D1, 10, **BAD), bar("BBB", D1, -5, low=-6.0)).height == 2
         stored = night.warehouse.read("select * from data_quality.anomalies order by all")
-        for as_of in (D1, D2, D4):
-            assert quarantine(night.warehouse, SOURCE, night.calendar.known_at(as_of)).is_empty()
+        assert quarantine(night.warehouse, SOURCE, night.calendar, "run").is_empty()
         assert night.warehouse.read("select * from data_quality.anomalies order by all").equals(stored)
 
-    def test_a_run_as_of_the_past_finds_what_a_run_then_would_have_found(self, night: Night) -> None:
+    def test_judging_all_nights_at_once_finds_what_each_found(self, night: Night) -> None:
         night(D1, bar("AAA", D1, 10, **BAD))
         night(D2, bar("AAA", D1, 10), bar("BBB", D2, 7, **BAD))
         stored = night.warehouse.read("select * exclude recorded_at from data_quality.anomalies order by all")
         with night.warehouse.transaction() as connection:
             connection.execute("delete from data_quality.anomalies")
-        for as_of in (D1, D2):
-            quarantine(night.warehouse, SOURCE, night.calendar.known_at(as_of))
+            connection.execute("delete from data_quality.judged_batches")
+        quarantine(night.warehouse, SOURCE, night.calendar, "run")
         assert night.warehouse.read("select * exclude recorded_at from data_quality.anomalies order by all").equals(stored)

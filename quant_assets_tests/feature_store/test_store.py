@@ -24,6 +24,8 @@ from quant_assets_tests.market_data.test_universe import store_members
 FEATURES = ["rsi_14", "bb_position", "price_change_5d", "volume_ratio"]
 HISTORY = 30
 HOUR = timedelta(hours=1)
+FACTS_ONLY = (1e-15, 1e-3)
+"""Rates at which a contradiction is critical and noise is not: these prices jump about."""
 SHOWN = {
     name: [c for c in table.column_names if c != "recorded_at"] for name, table in (("technical_v1", TECHNICAL_V1), ("labels", LABELS))
 }
@@ -65,7 +67,7 @@ class Desk:
         batch = delivery(self.bars.values(), self.actions, batch_id=f"{len(self.bars)}")
         as_of = default_as_of(self.warehouse, SOURCE, self.calendar, self.day(0))
         land(self.warehouse, batch, self.calendar, as_of, "run")
-        quarantine(self.warehouse, SOURCE, as_of)
+        quarantine(self.warehouse, SOURCE, self.calendar, "run", FACTS_ONLY)
         return self.refresh()
 
     def refresh(self) -> tuple[Refresh, Refresh]:
@@ -100,7 +102,7 @@ def known_by_hand(warehouse: Warehouse) -> dict[tuple[str, date], datetime]:
         """
         select symbol, session, known_at from data_quality.clean_bars
         union all select symbol, session, known_at from market_data.latest_corporate_actions
-        union all select symbol, session, known_at from data_quality.anomalies
+        union all select symbol, session, known_at from data_quality.anomalies where severity = 'critical'
         union all select symbol, session, decided_at from data_quality.reviews
         """
     ).rows()

@@ -110,7 +110,7 @@ class Desk:
     def take(self, delivery: Delivery, as_of: datetime) -> None:
         """Land a delivery as of an instant, judge it, bring features and labels up to date."""
         land(self.warehouse, delivery, self.calendar, as_of, "grow")
-        quarantine(self.warehouse, "synthetic", as_of)
+        quarantine(self.warehouse, "synthetic", self.calendar, "grow")
         refresh_technical(self.warehouse, "grow")
         refresh_labels(self.warehouse, self.calendar, "grow")
 

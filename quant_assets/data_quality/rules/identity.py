@@ -39,4 +39,5 @@ def identical_series(bars: pl.DataFrame, sessions_in_a_row: int = IDENTICAL_SESS
         .unique(["symbol", "session"], keep="first", maintain_order=True)
     )
     detail = pl.format("the same open, high, low, close and volume as {} for {} sessions or more", "twin", pl.lit(sessions_in_a_row))
-    return findings(found, "identical_series", detail, known_at="found_at")
+    late = pl.when(pl.col("found_at") > pl.col("known_at")).then(pl.lit("rules_later_sessions")).otherwise(pl.lit("rules"))
+    return findings(found, "identical_series", detail, known_at="found_at", detector=late)

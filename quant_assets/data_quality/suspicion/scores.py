@@ -16,8 +16,8 @@ a score does not change when later sessions come in. They say nothing about pric
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import fields, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields, replace
 from datetime import date
 from typing import Literal, get_args
 
@@ -28,7 +28,15 @@ from quant_assets.data_quality.suspicion.calibration import Calibration
 from quant_assets.data_quality.suspicion.close_evidence import Evidence, close_evidence
 from quant_assets.data_quality.suspicion.copied_bars import MAX_LAG, copy_probability, twin_probability
 from quant_assets.data_quality.suspicion.isolation import USUAL, unusualness
-from quant_assets.data_quality.suspicion.panel_features import FLAT, MIN_CROSS_SECTION, MIN_HISTORY, Matrix, PanelFeatures, panel_features, shifted
+from quant_assets.data_quality.suspicion.panel_features import (
+    FLAT,
+    MIN_CROSS_SECTION,
+    MIN_HISTORY,
+    Matrix,
+    PanelFeatures,
+    panel_features,
+    shifted,
+)
 
 Variant = Literal["same_session", "next_session", "later_sessions"]
 SIGHT: dict[Variant, int] = {"same_session": 0, "next_session": 1, "later_sessions": MAX_LAG}
@@ -86,38 +94,58 @@ def suspicion(
     """
     if variant not in get_args(Variant):
         raise ValueError(f"variant {variant!r} is none of {', '.join(get_args(Variant))}.")
-    bars = bars.select("symbol", "session", "open", "high", "low", "close", "volume")
-    if bars.is_empty():
-        return _result(panel_features(bars), None, variant, calibration, 0)
-    features = panel_features(bars)
-    wanted = features.sessions if sessions is None else features.sessions.filter(features.sessions.is_in(list(sessions)))
-    if wanted.is_empty():
-        return _result(features, None, variant, calibration, len(features.sessions))
-    first = int((features.sessions < wanted[0]).sum())
-    last = int((features.sessions <= wanted[-1]).sum())
+    return suspicions(bars, {variant: sessions}, {} if calibration is None else {variant: calibration})[variant]
+
+
+def suspicions(
+    bars: pl.DataFrame, sessions: Mapping[Variant, Collection[date] | None], calibrations: Mapping[Variant, Calibration] | None = None
+) -> dict[Variant, pl.DataFrame]:
+    """What `suspicion` says by several variants, each of its own sessions (None: all): what they share is weighed once."""
+    features = panel_features(bars.select("symbol", "session", "open", "high", "low", "close", "volume"))
+    scales = {**CALIBRATIONS, **(calibrations or {})}
+    days = features.sessions
+    wanted = {variant: days if asked is None else days.filter(days.is_in(list(asked))) for variant, asked in sessions.items()}
+    out = {variant: pl.DataFrame(schema=SCHEMA) for variant in wanted}
+    if not (some := {variant: chosen for variant, chosen in wanted.items() if len(chosen)}):
+        return out
     # Evidence about a bar reaches back to its earlier twins, the bars before these and the sessions those lie in.
-    start, end = max(0, first - MAX_LAG - 2), min(len(features.sessions), last + SIGHT[variant])
+    start = max(0, min(int((days < chosen[0]).sum()) for chosen in some.values()) - MAX_LAG - 2)
+    end = min(len(days), max(int((days <= chosen[-1]).sum()) + SIGHT[variant] for variant, chosen in some.items()))
     near = _rows(features, start, end)
-    result = _result(near, _judged(near, variant), variant, calibration, first - start)
-    return result.filter(pl.col("session").is_in(wanted.implode())) if sessions is not None else result
+    shared = _shared(near)
+    for variant, chosen in some.items():
+        out[variant] = _result(near, _judged(near, shared, variant), variant, scales[variant], chosen)
+    return out
 
 
-def _judged(features: PanelFeatures, variant: Variant) -> tuple[Matrix, Matrix, Matrix]:
-    """Log odds, expected error size and the index of the likeliest reason of each bar."""
-    sight = SIGHT[variant]
+@dataclass(frozen=True)
+class _Shared:
+    """What every variant needs: each bar's evidence once its next session is known, the suspicion of the bar before it, and twins."""
+
+    settled: Evidence
+    suspect: Matrix
+    before: Matrix
+    twins: dict[int, Matrix]
+
+
+def _shared(features: PanelFeatures) -> _Shared:
     settled = close_evidence(features, next_known=True)
     alone = _TEMPER * np.nan_to_num(settled.close_only, nan=-5.0)
     suspect = _either(_in_faulty_session(_foreign(settled)), _sigmoid(alone + _logit(_CLOSE_ONLY_SHARE)))
     before = np.vstack([np.zeros((1, suspect.shape[1])), suspect[:-1]])
-    nobody = np.zeros_like(before)
-    settled = _updated(settled, features, before, nobody)
-
     twins = {lag: twin_probability(features, lag) for lag in range(1, MAX_LAG + 1)}
+    return _Shared(_updated(settled, features, before, np.zeros_like(before)), suspect, before, twins)
+
+
+def _judged(features: PanelFeatures, shared: _Shared, variant: Variant) -> tuple[Matrix, Matrix, Matrix]:
+    """Log odds, expected error size and the index of the likeliest reason of each bar."""
+    sight = SIGHT[variant]
+    settled, before, twins = shared.settled, shared.before, shared.twins
     if sight == 0:
         evidence = blind = close_evidence(features, next_known=False, suspect_before=before)
     else:
         # Whether the bar after it is wrong is told by the session after that one, which only the last variant may see.
-        after = np.vstack([suspect[1:], nobody[:1]]) if sight > 1 else nobody
+        after = np.vstack([shared.suspect[1:], np.zeros((1, before.shape[1]))]) if sight > 1 else np.zeros_like(before)
         evidence = _updated(settled, features, before, after) if sight > 1 else settled
         furthest = np.zeros(before.shape, bool)
         furthest[sight:] = twins[sight][:-sight] > 0
@@ -183,16 +211,13 @@ def _updated(evidence: Evidence, features: PanelFeatures, before: Matrix, after:
 
 
 def _result(
-    features: PanelFeatures, judged: tuple[Matrix, Matrix, Matrix] | None, variant: Variant, calibration: Calibration | None, first: int
+    features: PanelFeatures, judged: tuple[Matrix, Matrix, Matrix], variant: Variant, scale: Calibration, sessions: pl.Series
 ) -> pl.DataFrame:
-    """The bars of all rows from `first` on, as the public frame."""
-    if judged is None:
-        return pl.DataFrame(schema=SCHEMA)
+    """The bars of some sessions as the public frame."""
     log_odds, size, reason = judged
     raw = features.raw
     next_gap = shifted(features.gap, -1)
-    rows, columns = np.nonzero(features.present[first:])
-    at = rows + first, columns
+    at = np.nonzero(features.present & features.sessions.is_in(sessions.implode()).to_numpy()[:, None])
     scored = log_odds[at] > _UNKNOWN
     notes = [
         (~np.isfinite(raw["open"] * raw["close"]), "not judged: open or close is missing or not positive"),
@@ -203,14 +228,13 @@ def _result(
     ]
     if variant != "same_session":
         notes.append((~np.isfinite(next_gap), "next session not known: judged by its own session alone"))
-    scale = calibration or CALIBRATIONS[variant]
     reasons = pl.when("scored").then(pl.col("reason").replace_strict(dict(enumerate(REASONS)), return_dtype=pl.String))
     texts = (pl.when(f"note_{n}").then(pl.lit(text)) for n, (_, text) in enumerate(notes))
     return (
         pl.DataFrame(
             {
-                "symbol": features.symbols.gather(columns),
-                "session": features.sessions.gather(rows + first),
+                "symbol": features.symbols.gather(at[1]),
+                "session": features.sessions.gather(at[0]),
                 "score": np.where(scored, scale.score(log_odds[at]), 0.0),
                 "log_odds": log_odds[at],
                 "error_size": np.expm1(size[at]),
