@@ -1,7 +1,7 @@
 """The night's documents into the outbox; the document store's collections stand behind it in the lineage."""
 
 import json
-from datetime import date, datetime
+from datetime import date
 
 import dagster as dg
 import polars as pl
@@ -10,10 +10,11 @@ from quant_assets.assets import DATA_ENGINEERING, RESEARCH, record_partitions, r
 from quant_assets.clock import utc_now
 from quant_assets.partitions import SESSIONS
 from quant_assets.publishing import outbox as files
-from quant_assets.publishing.documents import signal_documents
+from quant_assets.publishing.anomaly_documents import anomaly_documents
+from quant_assets.publishing.documents import Document, signal_documents
 from quant_assets.resources import DeskResource, WarehouseResource
-from quant_assets.schemas import DAILY_SIGNALS, OUTBOX
-from quant_assets.warehouse import append_ledger
+from quant_assets.schemas import ANOMALIES, DAILY_SIGNALS, OUTBOX, REVIEWS
+from quant_assets.warehouse import append_ledger, query
 
 OUTBOX_KEY = dg.AssetKey(["publishing", "outbox"])
 _DOCUMENTED = {column.name: column for column in DAILY_SIGNALS.columns}
@@ -48,20 +49,81 @@ SIGNALS_COLLECTION = dg.AssetSpec(
         )
     },
 )
+_FINDING_COLUMNS = {column.name: column.description for column in (*REVIEWS.columns, *ANOMALIES.columns)}
+_ANOMALY_FIELDS = {
+    "document_id": (
+        "string",
+        "Natural key: anomalies/SYMBOL/SESSION/RULE/DETECTOR/BAR_KNOWN_AT or anomalies/summary/SESSION, percent-encoded",
+    ),
+    "kind": ("string", "finding: one finding of warning or worse; summary: one session's figures"),
+    "source": ("string", "Vendor or kind of source of the bar"),
+    "symbol": ("string", ""),
+    "session": ("string", ""),
+    "rule": ("string", ""),
+    "detector": ("string", ""),
+    "bar_known_at": ("string", ""),
+    "score": ("number", ""),
+    "severity": ("string", ""),
+    "detail": ("string", ""),
+    "suggestion": ("object or null", "What would mend it: column, value, evidence; never applied by itself"),
+    "status": ("string", "open, released, confirmed, or superseded by a newer version of the bar before anybody decided"),
+    "decision": ("object or null", "The latest: decision, decided_at, decided_by, reason"),
+    "superseded_at": ("string or null", "When a newer version of the bar became known"),
+    "known_at": ("string", ""),
+    "as_of": ("string", "Last instant at which something in the document changed; a newer one replaces it"),
+    "schema_version": ("integer", "Grows when the meaning of a field changes"),
+    "lineage": ("object", "Dagster run that judged the bar, and deliveries that it came from"),
+    "bars": ("integer", "Of a summary: symbols with a bar in the session"),
+    "held_back": ("integer", "Of a summary: bars of the session that are not clean"),
+    "found": ("list", "Of a summary: findings on the session's bars by rule and severity, info too"),
+    "over_time": ("list", "Of a summary: findings per session by severity, over 250 sessions"),
+    "rules": ("list", "Of a summary: findings and decisions by rule over 250 sessions, with the share of false alarms and its interval"),
+    "deliveries": ("list", "Of a summary: the last 20 deliveries, with the findings on their bars"),
+    "steering": (
+        "object",
+        "Of a summary: what is open, anomalies per delivery, days to resolution, share of false alarms among the decided",
+    ),
+    "worst": ("list", "Of a summary: the worst twenty open findings of its file, each with the closes around its bar"),
+}
+ANOMALIES_COLLECTION = dg.AssetSpec(
+    key=["mongodb", "anomalies"],
+    deps=[OUTBOX_KEY],
+    description="One document per finding of warning or worse, with what was decided about it, and one summary per session. "
+    "Key: `document_id`.\n\nWritten by the sensor `publish_documents`. A session's documents come with its night; what was found, decided or "
+    "corrected later comes with the next one.",
+    group_name="publishing",
+    kinds={"mongodb"},
+    owners=DATA_ENGINEERING,
+    metadata={
+        "dagster/column_schema": dg.TableSchema(
+            columns=[dg.TableColumn(name, kind, text or _FINDING_COLUMNS[name]) for name, (kind, text) in _ANOMALY_FIELDS.items()]
+        )
+    },
+)
 FILE_METADATA = "file"
 
-_spec = table_spec(OUTBOX, deps=[["signals", "daily_signals"]], owners=DATA_ENGINEERING, kinds={"json"})
+_spec = table_spec(OUTBOX, deps=[["signals", "daily_signals"], ["data_quality", "anomalies"]], owners=DATA_ENGINEERING, kinds={"json"})
 
 
 @dg.multi_asset(specs=[_spec], backfill_policy=dg.BackfillPolicy.single_run(), partitions_def=SESSIONS)
 def outbox(context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource) -> dg.MaterializeResult[None]:
     """Write each session's documents to an immutable file named by its content."""
     night = desk.night(context, warehouse.client)
-    signals = warehouse.client.read(
-        "select * from signals.daily_signals_as_of($as_of) where session between $first and $last",
-        {"as_of": night.as_of, "first": night.sessions[0], "last": night.sessions[-1]},
-    )
-    written = {session: _write(desk, signals, session, night.as_of) for session in night.sessions}
+    with warehouse.get_connection() as connection:
+        signals = query(
+            connection,
+            "select * from signals.daily_signals_as_of($as_of) where session between $first and $last",
+            {"as_of": night.as_of, "first": night.sessions[0], "last": night.sessions[-1]},
+        )
+        anomalies = anomaly_documents(connection, desk.settings.source, desk.calendar, night.sessions, night.as_of)
+    documents: dict[date, dict[str, list[Document]]] = {
+        session: {
+            "signals": signal_documents(signals.filter(pl.col("session") == session), night.as_of),
+            "anomalies": anomalies[session],
+        }
+        for session in night.sessions
+    }
+    written = {session: files.write(desk.settings.outbox_path, session, collections) for session, collections in documents.items()}
     entries = [
         {
             "session": session,
@@ -88,8 +150,3 @@ def outbox(context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk
             "new_files": new_files,
         },
     )
-
-
-def _write(desk: DeskResource, signals: pl.DataFrame, session: date, as_of: datetime) -> files.OutboxFile:
-    documents = signal_documents(signals.filter(pl.col("session") == session), as_of)
-    return files.write(desk.settings.outbox_path, session, {"signals": documents})

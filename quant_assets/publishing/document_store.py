@@ -29,6 +29,10 @@ from quant_assets.publishing.documents import Document
 UNIQUE_KEY = IndexModel([("document_id", ASCENDING)], unique=True)
 READING_INDEXES: dict[str, list[IndexModel]] = {
     "signals": [IndexModel([("session", DESCENDING), ("probability", DESCENDING)])],
+    "anomalies": [
+        IndexModel([("session", DESCENDING), ("score", DESCENDING)]),
+        IndexModel([("status", ASCENDING), ("score", DESCENDING)]),
+    ],
 }
 CHUNK = 500
 ATTEMPTS = 5

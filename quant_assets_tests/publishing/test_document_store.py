@@ -146,8 +146,13 @@ class TestRegression:
         for collection in ("models", "signals"):
             with pytest.raises(DuplicateKeyError):
                 plain[database][collection].insert_one(document("A"))
-        keys = [[name for name, _ in index["key"]] for index in plain[database]["signals"].index_information().values()]
-        assert ["session", "probability"] in keys
+        for collection, wanted in (
+            ("signals", ["session", "probability"]),
+            ("anomalies", ["session", "score"]),
+            ("anomalies", ["status", "score"]),
+        ):
+            keys = [[name for name, _ in index["key"]] for index in plain[database][collection].index_information().values()]
+            assert wanted in keys
 
     def test_readers_query(self, store: DocumentStore, plain: MongoClient[dict[str, Any]], database: str) -> None:
         store.publish({"signals": [document("A", 7, 0.5), document("B", 8, 0.75), document("C", 9, 0.25)]})
