@@ -36,32 +36,39 @@ Edge = Callable[[Bar, pl.DataFrame], pl.DataFrame]
 
 
 def feature_rows(bar: Bar, reached: pl.DataFrame) -> pl.DataFrame:
-    """Rows of `technical_v1` that differ; the values are those of the feature that moves most, in its standard deviations."""
+    """Rows of `technical_v1` that differ, or would with a release; the values are those of the feature that moves most, in its deviations."""
     histories = bar.histories(bar.as_of)
     if histories is None:
         return _rows([])
     by_session = histories.feature_changes.sort("size", "feature", descending=[True, False]).group_by("session", maintain_order=True)
     most = by_session.agg(pl.len(), pl.col("feature", "value_with", "value_without").first()).sort("session")
+    released = ", were it released" if histories.held else ""
     return _rows(
-        (f"technical_v1/{bar.symbol}/{session}", session, None, None, "the row of the bar itself: without it there is none")
+        (f"technical_v1/{bar.symbol}/{session}", session, None, None, f"the row of the bar itself: without it there is none{released}")
         if session == bar.session
-        else (f"technical_v1/{bar.symbol}/{session}", session, *values, f"{count} of {len(FEATURES)} features differ, {feature} most")
+        else (
+            f"technical_v1/{bar.symbol}/{session}",
+            session,
+            *values,
+            f"{count} of {len(FEATURES)} features differ, {feature} most{released}",
+        )
         for session, count, feature, *values in most.iter_rows()
     )
 
 
 def label_rows(bar: Bar, reached: pl.DataFrame) -> pl.DataFrame:
-    """Labels that begin or end at the bar, or span a dividend that was measured against its close; the values are returns."""
+    """Labels that begin or end at the bar, or span a dividend measured against its close, now or with a release; the values are returns."""
     histories = bar.histories(bar.as_of)
     if histories is None:
         return _rows([])
     differing = histories.labels(bar.calendar).filter("differs", pl.col("known_at") <= bar.as_of)
+    released = ", were it released" if histories.held else ""
     return _rows(
         (
             f"labels/{bar.symbol}/{row['session']}/{row['horizon']}", row["session"], row["value_with"], row["value_without"],
-            f"{'begins' if row['session'] == bar.session else 'ends'} at the bar: without it there is none"
+            f"{'begins' if row['session'] == bar.session else 'ends'} at the bar: without it there is none{released}"
             if row["value_without"] is None
-            else "spans a dividend that was measured against its close",
+            else f"spans a dividend that was measured against its close{released}",
         )
         for row in differing.iter_rows(named=True)
     )  # fmt: skip
