@@ -269,7 +269,7 @@ BLAST_RADIUS = Table(
         SESSION,
         Column("bar_known_at", INSTANT, "The version of the bar that is meant", "UTC"),
         Column("measured_at", INSTANT, "As of when it was measured, on the desk's clock", "UTC"),
-        Column("edge", pl.String, "Kind of thing: feature_row, label, training_set, model_version, signal or document"),
+        Column("edge", pl.String, "Kind of thing: feature_row, label, training_set, model_version, prediction, signal or document"),
         Column("item", pl.String, "Which one"),
         Column("item_session", pl.Date, "Its session, where it has one", nullable=True),
         Column("value_with", pl.Float64, "Its number with the bar, where it has one", nullable=True),
