@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
-from quant_assets.clock import TradingCalendar
+from quant_assets.clock import TradingCalendar, trading_calendar
 from quant_assets.data_quality.quarantine import quarantine
+from quant_assets.data_quality.suspicion.scores import SIGHT
 from quant_assets.market_data.landing import land
 from quant_assets.warehouse import Warehouse
 from quant_assets_tests.conftest import SOURCE, Row, bar, clean, delivery, review
+from quant_assets_tests.data_quality.market import market, with_wrong_closes
 
 D1, D2, D3, D4 = (date(2020, 3, day) for day in (2, 3, 4, 5))
 BAD: dict[str, float] = {"high": 1.0}
@@ -142,3 +146,29 @@ class TestProperties:
             connection.execute("delete from data_quality.judged_batches")
         quarantine(night.warehouse, SOURCE, night.calendar, "run")
         assert night.warehouse.read("select * exclude recorded_at from data_quality.anomalies order by all").equals(stored)
+
+    def test_a_range_of_nights_finds_what_its_nights_found(self, tmp_path: Path) -> None:
+        bars = with_wrong_closes(market(1, symbols=14, n=55), 1, n=30).drop("error")
+        calendar = trading_calendar("XNYS", date(2021, 1, 4))
+        days = list(calendar.sessions[:55])
+        bars = bars.with_columns(session=pl.col("session").replace_strict(bars["session"].unique().sort().to_list(), days))
+        by_night, at_once = (Warehouse(tmp_path / name, SOURCE) for name in ("by_night.duckdb", "at_once.duckdb"))
+        for n in range(36, len(days)):
+            # Of three nights in a row, one goes without a bar, the next one brings it late, the third one corrects another.
+            missing = (pl.col("session") == days[n - n % 3]) & (pl.col("symbol") == f"S{n // 3 % 14:02d}")
+            since = days[0 if n == 36 else n - (n % 3 == 1)]
+            delivered = bars.filter(pl.col("session").is_between(since, days[n]), ~missing | (n % 3 == 1))
+            if n % 3 == 2:
+                corrected = bars.filter(pl.col("session") == days[n - 2], pl.col("symbol") == f"S{n // 3 % 14 - 1:02d}")
+                delivered = pl.concat([delivered, corrected.with_columns(close=(pl.col("low") + pl.col("high")) / 2)])
+            for warehouse in (by_night, at_once):
+                land(warehouse, delivery(delivered.to_dicts(), batch_id=str(n)), calendar, calendar.known_at(days[n]), "run")
+            quarantine(by_night, SOURCE, calendar, "run")
+        quarantine(at_once, SOURCE, calendar, "run")
+        stored = [
+            warehouse.read("select * exclude (recorded_at) from data_quality.anomalies order by all") for warehouse in (by_night, at_once)
+        ]
+        assert_frame_equal(*stored, rel_tol=1e-9)
+        assert set(stored[0]["detector"]) >= {*SIGHT}
+        assert stored[0].filter(pl.col("known_at") > pl.col("bar_known_at")).height > 20
+        assert quarantine(at_once, SOURCE, calendar, "run").is_empty()
