@@ -83,6 +83,12 @@ class TestRegression:
     def test_closed_dates_are_weekends_and_holidays(self, calendar: TradingCalendar) -> None:
         assert calendar.closed_dates(date(2020, 7, 2), date(2020, 7, 6)) == [date(2020, 7, 3), date(2020, 7, 4), date(2020, 7, 5)]
 
+    def test_a_special_session_closes_as_the_one_before_it_and_is_a_session_like_any(self) -> None:
+        special = trading_calendar("XNYS", date(2020, 1, 2), 30, (date(2020, 7, 4), date(2020, 7, 6), date(1999, 1, 2)))
+        assert special.between(date(2020, 7, 2), date(2020, 7, 6)) == (date(2020, 7, 2), date(2020, 7, 4), date(2020, 7, 6))
+        assert special.known_at(date(2020, 7, 4)) == datetime(2020, 7, 4, 20, 30)
+        assert len(special.sessions) == len(trading_calendar("XNYS", date(2020, 1, 2)).sessions) + 1
+
     def test_sessions_reach_past_today(self, calendar: TradingCalendar) -> None:
         assert calendar.sessions[-1] > utc_now().date() + timedelta(days=300)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from quant_assets.clock import calendar_of
 from quant_assets.errors import ConfigurationError
 from quant_assets.settings import PROJECT_ROOT, Settings, load_settings
 
@@ -55,12 +56,20 @@ class TestRegression:
             ("QUANT_SYNTHETIC_SYMBOLS", "0"),
             ("QUANT_LOCK_TIMEOUT_SECONDS", "0"),
             ("QUANT_READ_COPY", "perhaps"),
+            ("QUANT_SPECIAL_SESSIONS", "2024-01-20, soon"),
+            ("QUANT_ANOMALY_CRITICAL_RATE", "0"),
         ],
     )
     def test_a_wrong_value_names_its_variable_and_the_remedy(self, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
         monkeypatch.setenv(name, value)
         with pytest.raises(ConfigurationError, match=rf"{name}: .*\.env\.example"):
             load_settings()
+
+    def test_special_sessions_are_dates_by_comma_and_the_calendar_has_them(self) -> None:
+        settings = load_settings(special_sessions="2024-03-02, 2024-01-20,", start=date(2024, 1, 2), calendar="XBOM")
+        assert settings.special_session_dates == (date(2024, 1, 20), date(2024, 3, 2))
+        assert calendar_of(settings).is_session(date(2024, 1, 20))
+        assert not calendar_of(load_settings(start=date(2024, 1, 2), calendar="XBOM")).is_session(date(2024, 1, 27))
 
     def test_the_floor_is_the_start_else_what_the_source_begins_with(self) -> None:
         assert load_settings().first_session_floor == load_settings().synthetic_start
