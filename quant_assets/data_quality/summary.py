@@ -8,7 +8,7 @@ bar, so that it covers what several detectors found by that rule.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import polars as pl
 
@@ -39,23 +39,22 @@ _FINDINGS = """
         select symbol, session, rule, bar_known_at, min(decided_at) as first_decided_at, max(decided_at) as decided_at,
             arg_max(decision, decided_at) as decision, arg_max(decided_by, decided_at) as decided_by, arg_max(reason, decided_at) as reason
         from data_quality.reviews where decided_at <= $as_of group by all
-    ), finding as (
-        select anomaly.* exclude recorded_at, $source as source, coalesce(batch_id, batch_beside) as batch_id, superseded_at,
-            first_decided_at, decided_at, decision, decided_by, reason,
-            case when decision = 'release' then 'released' when decision = 'confirm' then 'confirmed'
-                when superseded_at is not null then 'superseded' else 'open' end as status,
-            greatest(anomaly.known_at, coalesce(decided_at, anomaly.known_at), coalesce(superseded_at, anomaly.known_at)) as changed_at
-        from data_quality.anomalies as anomaly
-        join version using (symbol, session, bar_known_at)
-        left join beside using (symbol, bar_known_at)
-        left join decided using (symbol, session, rule, bar_known_at)
-        where anomaly.known_at <= $as_of and (batch_id is not null or not of_another_source)
-    ), sessions as (
-        select distinct session from (
-            select session from market_data.daily_bars where source = $source and known_at <= $as_of
-            union all select session from finding
-        ) order by session desc
     )
+    select anomaly.* exclude recorded_at, $source as source, coalesce(batch_id, batch_beside) as batch_id, superseded_at,
+        first_decided_at, decided_at, decision, decided_by, reason,
+        case when decision = 'release' then 'released' when decision = 'confirm' then 'confirmed'
+            when superseded_at is not null then 'superseded' else 'open' end as status,
+        greatest(anomaly.known_at, coalesce(decided_at, anomaly.known_at), coalesce(superseded_at, anomaly.known_at)) as changed_at
+    from data_quality.anomalies as anomaly
+    join version using (symbol, session, bar_known_at)
+    left join beside using (symbol, bar_known_at)
+    left join decided using (symbol, session, rule, bar_known_at)
+    where anomaly.known_at <= $as_of and (batch_id is not null or not of_another_source)
+"""
+_SESSIONS = """
+    (select distinct session from (
+        select session from market_data.daily_bars where source = $source and known_at <= $as_of union all select session from finding
+    ) order by session desc)
 """
 _JUDGED = "(select batch_id, arg_max(run_id, landed_at) as run_id from data_quality.judged_batches group by batch_id)"
 _WORTH_READING = "severity in ('critical', 'warning')"
@@ -84,203 +83,213 @@ class Steering:
     false_alarm_high: float | None
 
 
-def findings_with_state(connection: Connection, source: str, as_of: datetime, since: datetime, first: date, last: date) -> pl.DataFrame:
-    """Findings of warning or worse on the sessions from `first` to `last`, and of others that changed since, or are open and critical.
+class Summary:
+    """The findings about one source's bars as of an instant, read once over an open connection, and figures of them.
 
-    One row is one finding, with `source`, the `batch_id` of its bar (null where that is unknown), `run_id` of the run that judged
-    that delivery, `superseded_at`, the latest decision (`decision`, `decided_at`, `decided_by`, `reason`), `status` (open, released,
-    confirmed, superseded) and `changed_at`, the last instant at which one of these changed. Worst first.
+    `findings` is one row per finding: its columns in `data_quality.anomalies`, `source`, the `batch_id` of its bar (null where that is
+    unknown), `superseded_at`, the first decision's instant and the latest decision (`first_decided_at`, `decided_at`, `decision`,
+    `decided_by`, `reason`), `status` (open, released, confirmed, superseded) and `changed_at`, the last instant at which one
+    of these changed.
     """
-    return query(
-        connection,
-        f"""
-        {_FINDINGS} select finding.*, judged.run_id
-        from finding left join {_JUDGED} as judged using (batch_id)
-        where {_WORTH_READING} and (
-            session between $first and $last or changed_at >= $since or (status = 'open' and severity = 'critical'))
-        order by score desc, session desc, symbol, rule, detector, bar_known_at
-        """,
-        {"source": source, "as_of": as_of, "since": since, "first": first, "last": last},
-    )
 
+    def __init__(self, connection: Connection, source: str, as_of: datetime) -> None:
+        self._connection = connection
+        self.source, self.as_of = source, as_of
+        self.findings = query(connection, _FINDINGS, {"source": source, "as_of": as_of})
 
-def counts(connection: Connection, source: str, as_of: datetime, sessions: int = WINDOW, until: date = date.max) -> pl.DataFrame:
-    """Findings by session, rule and severity over the last sessions with bars up to one, on all versions of a bar (`findings`).
+    def published(self, since: datetime, first: date, last: date) -> pl.DataFrame:
+        """Findings of warning or worse on the sessions from `first` to `last`, and of others that changed since, or are open and critical.
 
-    A session in which nothing was found has one row, its rule and severity null and its findings 0.
-    """
-    return query(
-        connection,
-        f"""
-        {_FINDINGS} select session, rule, severity, count(finding.symbol) as findings
-        from (from sessions where session <= $until limit $sessions) left join finding using (session)
-        group by all order by session, rule, severity
-        """,
-        {"source": source, "as_of": as_of, "sessions": sessions, "until": until},
-    )
-
-
-def worst(connection: Connection, source: str, as_of: datetime, count: int = WORST) -> pl.DataFrame:
-    """The worst open findings of warning or worse on current versions of bars: by score, then newest first.
-
-    Of equal scores each symbol and rule shows its newest before any shows a second, so that one faulty series does not fill
-    the table. Columns as in `findings_with_state`, without `run_id`.
-    """
-    return query(
-        connection,
-        f"""
-        {_FINDINGS} select * from finding where {_WORTH_READING} and status = 'open'
-        order by score desc, row_number() over (partition by symbol, rule, score order by session desc, detector), session desc, symbol, rule
-        limit $count
-        """,
-        {"source": source, "as_of": as_of, "count": count},
-    )
-
-
-def around(connection: Connection, source: str, as_of: datetime, marked: pl.DataFrame, reach: int = REACH) -> pl.DataFrame:
-    """Bars around marked ones (`symbol`, `session`): up to `reach` of the symbol's own before and after, as known at an instant.
-
-    Columns `symbol`, `marked` (the session in the middle), `session`, `open`, `high`, `low`, `close`; sorted by these. A marked
-    session without a bar has its neighbours alone.
-    """
-    connection.register("marked_bars", marked.select("symbol", marked="session").unique())
-    found = query(
-        connection,
+        With `run_id` of the run that judged the delivery. Worst first.
         """
-        with bar as (
-            select * from market_data.daily_bars_as_of($as_of)
-            where source = $source and symbol in (select symbol from marked_bars)
+        return self._query(
+            f"""
+            select finding.*, judged.run_id from finding left join {_JUDGED} as judged using (batch_id)
+            where {_WORTH_READING} and (
+                session between $first and $last or changed_at >= $since or (status = 'open' and severity = 'critical'))
+            order by score desc, session desc, symbol, rule, detector, bar_known_at
+            """,
+            since=since,
+            first=first,
+            last=last,
         )
-        select symbol, marked, session, open, high, low, close
-        from marked_bars join bar using (symbol)
-        qualify row_number() over (partition by symbol, marked, session > marked order by abs(session - marked))
-            <= $reach + cast(session <= marked and max(session = marked) over (partition by symbol, marked) as integer)
-        order by symbol, marked, session
-        """,
-        {"source": source, "as_of": as_of, "reach": reach},
-    )
-    connection.unregister("marked_bars")
-    return found
 
+    def counts(self, sessions: int = WINDOW, until: date = date.max) -> pl.DataFrame:
+        """Findings by session, rule and severity over the last sessions with bars up to one, on all versions of a bar (`findings`).
 
-def deliveries(connection: Connection, source: str, as_of: datetime, count: int = DELIVERIES) -> pl.DataFrame:
-    """The last deliveries that brought bars, newest first: how many versions of bars, and how many findings on them.
-
-    Columns `batch_id`, `source`, `requested_at` (the first request's wall clock, null where the ledger has none), `known_at` (the
-    newest bar's), `first_session`, `last_session`, `bars`, `critical`, `warning`, `info`.
-    """
-    return query(
-        connection,
-        f"""
-        {_FINDINGS}, delivered as (
-            select batch_id, max(known_at) as known_at, min(session) as first_session, max(session) as last_session, count(*) as bars
-            from market_data.daily_bars where source = $source and known_at <= $as_of
-            group by all order by known_at desc, last_session desc, batch_id limit $count
-        ), requested as (select batch_id, min(requested_at) as requested_at from market_data.fetch_ledger where source = $source group by all),
-        found as (
-            select batch_id, count(*) filter (severity = 'critical') as critical, count(*) filter (severity = 'warning') as warning,
-                count(*) filter (severity = 'info') as info
-            from finding group by all
-        )
-        select batch_id, $source as source, requested_at, known_at, first_session, last_session, bars,
-            coalesce(critical, 0) as critical, coalesce(warning, 0) as warning, coalesce(info, 0) as info
-        from delivered left join requested using (batch_id) left join found using (batch_id)
-        order by known_at desc, last_session desc, batch_id
-        """,
-        {"source": source, "as_of": as_of, "count": count},
-    )
-
-
-def origins(connection: Connection, source: str, as_of: datetime, first: date, last: date) -> pl.DataFrame:
-    """Where each session's bars came from: `session`, `bars` (symbols), `batch_ids`, and `run_id`, the last run that judged one of them."""
-    return query(
-        connection,
-        f"""
-        select session, count(distinct symbol) as bars, list(distinct batch_id order by batch_id) as batch_ids,
-            arg_max(judged.run_id, known_at) as run_id
-        from market_data.daily_bars as bar left join {_JUDGED} as judged using (batch_id)
-        where bar.source = $source and known_at <= $as_of and session between $first and $last
-        group by session order by session
-        """,
-        {"source": source, "as_of": as_of, "first": first, "last": last},
-    )
-
-
-def by_rule(connection: Connection, source: str, as_of: datetime) -> pl.DataFrame:
-    """Each rule over the last 250 sessions: findings by severity, and what was decided about them.
-
-    Columns `rule`, `critical`, `warning`, `info` (findings), `open` (of warning or worse, on current versions), `decided`,
-    `released` (rules on versions of bars, by their latest decision), `false_alarm_share` = released / decided with its Wilson
-    interval `false_alarm_low`, `false_alarm_high`; these are null where nothing was decided. Most findings first.
-    """
-    found = query(
-        connection,
-        f"""
-        {_FINDINGS} select rule, count(*) filter (severity = 'critical') as critical, count(*) filter (severity = 'warning') as warning,
-            count(*) filter (severity = 'info') as info, count(*) filter (status = 'open' and {_WORTH_READING}) as open,
-            count(distinct (symbol, session, bar_known_at)) filter (decision is not null) as decided,
-            count(distinct (symbol, session, bar_known_at)) filter (decision = 'release') as released
-        from finding semi join (from sessions limit $window) using (session)
-        group by rule order by critical desc, warning desc, info desc, rule
-        """,
-        {"source": source, "as_of": as_of, "window": WINDOW},
-    )
-    return found.with_columns(*wilson(pl.col("released"), pl.col("decided")))
-
-
-def steering(connection: Connection, source: str, as_of: datetime) -> Steering:
-    """The figures a desk steers by, as of an instant."""
-    parameters = {"source": source, "as_of": as_of}
-    waiting = query(
-        connection,
-        f"""
-        {_FINDINGS} select count(*) filter (severity = 'critical') as critical, count(*) filter (severity = 'warning') as warning
-        from finding where status = 'open'
-        """,
-        parameters,
-    ).row(0)
-    decided = query(
-        connection,
-        f"""
-        {_FINDINGS} select any_value(decision) as decision, epoch(any_value(first_decided_at) - min(known_at)) / 86400 as days from finding
-        where decided_at >= (select min(session) from (from sessions limit $window)) group by symbol, session, rule, bar_known_at
-        """,
-        {**parameters, "window": WINDOW},
-    )
-    delivered = deliveries(connection, source, as_of)
-    anomalies, bars = delivered.select((pl.col("critical") + pl.col("warning")).sum(), pl.col("bars").sum()).row(0)
-    released = decided.select((pl.col("decision") == "release").sum()).item()
-    share, low, high = pl.select(wilson(pl.lit(released), pl.lit(decided.height))).row(0)
-    return Steering(
-        open_critical=waiting[0],
-        open_warning=waiting[1],
-        deliveries=delivered.height,
-        anomalies_per_delivery=anomalies / delivered.height if delivered.height else None,
-        anomalies_per_1000_bars=1000 * anomalies / bars if bars else None,
-        decided=decided.height,
-        released=released,
-        days_to_resolution_median=decided.select(pl.col("days").median()).item(),
-        days_to_resolution_p90=decided.select(pl.col("days").quantile(0.9, "linear")).item(),
-        false_alarm_share=share,
-        false_alarm_low=low,
-        false_alarm_high=high,
-    )
-
-
-def changed_at(connection: Connection, source: str, as_of: datetime) -> datetime | None:
-    """The last instant, not after the given one, at which anything that a summary tells of became known; None before the first bar."""
-    found: datetime | None = query(
-        connection,
+        A session in which nothing was found has one row, its rule and severity null and its findings 0.
         """
-        select max(instant) as instant from (
-            select known_at as instant from market_data.daily_bars where source = $source
-            union all select known_at from data_quality.anomalies
-            union all select decided_at from data_quality.reviews
-        ) where instant <= $as_of
-        """,
-        {"source": source, "as_of": as_of},
-    ).item()
-    return found
+        return self._query(
+            f"""
+            select session, rule, severity, count(finding.symbol) as findings
+            from (from {_SESSIONS} where session <= $until limit $sessions) left join finding using (session)
+            group by all order by session, rule, severity
+            """,
+            source=self.source,
+            as_of=self.as_of,
+            sessions=sessions,
+            until=until,
+        )
+
+    def worst(self, count: int = WORST) -> pl.DataFrame:
+        """The worst open findings of warning or worse on current versions of bars: by score, then newest first.
+
+        Of equal scores each symbol and rule shows its newest before any shows a second, so that one faulty series does not
+        fill the table.
+        """
+        return self._query(
+            f"""
+            select * from finding where {_WORTH_READING} and status = 'open'
+            order by score desc, row_number() over (partition by symbol, rule, score order by session desc, detector),
+                session desc, symbol, rule, detector, bar_known_at
+            limit $count
+            """,
+            count=count,
+        )
+
+    def around(self, marked: pl.DataFrame, reach: int = REACH) -> pl.DataFrame:
+        """Bars around marked ones (`symbol`, `session`): up to `reach` of the symbol's own before and after.
+
+        Columns `symbol`, `marked` (the session in the middle), `session`, `open`, `high`, `low`, `close`; sorted by the first three.
+        A marked session without a bar has its neighbours alone.
+        """
+        places = marked.select("symbol", marked="session").unique()
+        margin = timedelta(days=10 * reach)  # of days, so that a series with holes shows what it has near by, and few bars are read
+        self._connection.register("places", places)
+        found = self._query(
+            """
+            with bar as (
+                select * from market_data.daily_bars as bar
+                where source = $source and known_at <= $as_of and session between $first and $last
+                    and symbol in (select symbol from places)
+                qualify row_number() over (partition by symbol, session order by known_at desc) = 1
+            )
+            select symbol, marked, session, open, high, low, close from places join bar using (symbol)
+            qualify row_number() over (partition by symbol, marked, session > marked order by abs(session - marked))
+                <= $reach + cast(session <= marked and max(session = marked) over (partition by symbol, marked) as integer)
+            order by symbol, marked, session
+            """,
+            source=self.source,
+            as_of=self.as_of,
+            reach=reach,
+            first=places.select((pl.col("marked").min() - margin).fill_null(date.min)).item(),
+            last=places.select((pl.col("marked").max() + margin).fill_null(date.max)).item(),
+        )
+        self._connection.unregister("places")
+        return found
+
+    def deliveries(self, count: int = DELIVERIES) -> pl.DataFrame:
+        """The last deliveries that brought bars, newest first: how many versions of bars, and how many findings on them.
+
+        Columns `batch_id`, `source`, `requested_at` (the first request's wall clock, null where the ledger has none), `known_at`
+        (the newest bar's), `first_session`, `last_session`, `bars`, `critical`, `warning`, `info`.
+        """
+        return self._query(
+            """
+            with delivered as (
+                select batch_id, max(known_at) as known_at, min(session) as first_session, max(session) as last_session, count(*) as bars
+                from market_data.daily_bars where source = $source and known_at <= $as_of
+                group by all order by known_at desc, last_session desc, batch_id limit $count
+            ), requested as (
+                select batch_id, min(requested_at) as requested_at from market_data.fetch_ledger where source = $source group by all
+            ), found as (
+                select batch_id, count(*) filter (severity = 'critical') as critical, count(*) filter (severity = 'warning') as warning,
+                    count(*) filter (severity = 'info') as info
+                from finding group by all
+            )
+            select batch_id, $source as source, requested_at, known_at, first_session, last_session, bars,
+                coalesce(critical, 0) as critical, coalesce(warning, 0) as warning, coalesce(info, 0) as info
+            from delivered left join requested using (batch_id) left join found using (batch_id)
+            order by known_at desc, last_session desc, batch_id
+            """,
+            source=self.source,
+            as_of=self.as_of,
+            count=count,
+        )
+
+    def origins(self, first: date, last: date) -> pl.DataFrame:
+        """Where each session's bars came from: `session`, `bars` (symbols), `batch_ids`, `run_id` (the last run that judged one of them)."""
+        return self._query(
+            f"""
+            select session, count(distinct symbol) as bars, list(distinct batch_id order by batch_id) as batch_ids,
+                arg_max(judged.run_id, known_at) as run_id
+            from market_data.daily_bars as bar left join {_JUDGED} as judged using (batch_id)
+            where bar.source = $source and known_at <= $as_of and session between $first and $last
+            group by session order by session
+            """,
+            source=self.source,
+            as_of=self.as_of,
+            first=first,
+            last=last,
+        )
+
+    def by_rule(self) -> pl.DataFrame:
+        """Each rule over the last 250 sessions: findings by severity, and what was decided about them.
+
+        Columns `rule`, `critical`, `warning`, `info` (findings), `open` (of warning or worse, on current versions), `decided`,
+        `released` (rules on versions of bars, by their latest decision), `false_alarm_share` = released / decided with its Wilson
+        interval `false_alarm_low`, `false_alarm_high`; these are null where nothing was decided. Most findings first.
+        """
+        found = self._query(
+            f"""
+            select rule, count(*) filter (severity = 'critical') as critical, count(*) filter (severity = 'warning') as warning,
+                count(*) filter (severity = 'info') as info, count(*) filter (status = 'open' and {_WORTH_READING}) as open,
+                count(distinct (symbol, session, bar_known_at)) filter (decision is not null) as decided,
+                count(distinct (symbol, session, bar_known_at)) filter (decision = 'release') as released
+            from finding semi join (from {_SESSIONS} limit $window) using (session)
+            group by rule order by critical desc, warning desc, info desc, rule
+            """,
+            source=self.source,
+            as_of=self.as_of,
+            window=WINDOW,
+        )
+        return found.with_columns(*wilson(pl.col("released"), pl.col("decided")))
+
+    def steering(self) -> Steering:
+        """The figures a desk steers by."""
+        waiting = self.findings.filter(pl.col("status") == "open")["severity"].to_list()
+        decided = self._query(
+            f"""
+            select any_value(decision) as decision, epoch(any_value(first_decided_at) - min(known_at)) / 86400 as days from finding
+            where decided_at >= (select min(session) from (from {_SESSIONS} limit $window)) group by symbol, session, rule, bar_known_at
+            """,
+            source=self.source,
+            as_of=self.as_of,
+            window=WINDOW,
+        )
+        delivered = self.deliveries()
+        anomalies, bars = delivered.select((pl.col("critical") + pl.col("warning")).sum(), pl.col("bars").sum()).row(0)
+        released = decided.select((pl.col("decision") == "release").sum()).item()
+        share, low, high = pl.select(wilson(pl.lit(released), pl.lit(decided.height))).row(0)
+        return Steering(
+            open_critical=waiting.count("critical"),
+            open_warning=waiting.count("warning"),
+            deliveries=delivered.height,
+            anomalies_per_delivery=anomalies / delivered.height if delivered.height else None,
+            anomalies_per_1000_bars=1000 * anomalies / bars if bars else None,
+            decided=decided.height,
+            released=released,
+            days_to_resolution_median=decided.select(pl.col("days").median()).item(),
+            days_to_resolution_p90=decided.select(pl.col("days").quantile(0.9, "linear")).item(),
+            false_alarm_share=share,
+            false_alarm_low=low,
+            false_alarm_high=high,
+        )
+
+    def changed_at(self) -> datetime | None:
+        """The last instant at which anything that these figures tell of became known; None before the first bar."""
+        bars = "select max(known_at) as instant from market_data.daily_bars where source = $source and known_at <= $as_of"
+        known: datetime | None = self._query(bars, source=self.source, as_of=self.as_of).item()
+        changed = self.findings.select(pl.col("changed_at").max()).item()
+        return max((instant for instant in (known, changed) if instant is not None), default=None)
+
+    def _query(self, sql: str, **parameters: object) -> pl.DataFrame:
+        """One query on the warehouse's tables and on these findings, `finding`."""
+        self._connection.register("finding", self.findings)
+        try:
+            return query(self._connection, sql, parameters)
+        finally:
+            self._connection.unregister("finding")
 
 
 def wilson(hits: pl.Expr, trials: pl.Expr) -> list[pl.Expr]:

@@ -22,7 +22,7 @@ from urllib.parse import quote
 import polars as pl
 
 from quant_assets.clock import TradingCalendar
-from quant_assets.data_quality import summary
+from quant_assets.data_quality.summary import WINDOW, WORST, Summary
 from quant_assets.publishing.documents import Document, instant_text
 from quant_assets.warehouse import Connection, scalar
 
@@ -48,13 +48,14 @@ def anomaly_documents(
     first, last = sessions[0], sessions[-1]
     before: date | None = scalar(connection, "select max(session) from publishing.outbox where session < ?", [first])
     since = calendar.known_at(calendar.session_on_or_before(max(before or first - timedelta(days=1), calendar.sessions[0])))
-    findings = summary.findings_with_state(connection, source, as_of, since, first, last)
+    summary = Summary(connection, source, as_of)
+    findings = summary.published(since, first, last)
     own = {session: findings.filter(pl.col("session") == session) for session in sessions}
     others = findings.filter(~pl.col("session").is_in(list(sessions)))
     files = {**own, last: pl.concat([own[last], others]).sort("score", "session", descending=True, maintain_order=True)}
-    worst = {session: file.filter(pl.col("status") == "open").head(summary.WORST) for session, file in files.items()}
-    around = summary.around(connection, source, as_of, pl.concat(worst.values()))
-    figures = read_figures(connection, source, as_of, sessions)
+    worst = {session: file.filter(pl.col("status") == "open").head(WORST) for session, file in files.items()}
+    around = summary.around(pl.concat(worst.values()))
+    figures = read_figures(summary, sessions)
     return {
         session: [
             *(finding_document(row) for row in files[session].iter_rows(named=True)),
@@ -65,7 +66,7 @@ def anomaly_documents(
 
 
 def finding_document(row: dict[str, Any]) -> Document:
-    """The document of one row of `summary.findings_with_state`; `suggestion` and `decision` are null where there is none."""
+    """The document of one row of `Summary.published`; `suggestion` and `decision` are null where there is none."""
     decided = row["decision"] is not None
     return {
         "document_id": _id(row),
@@ -116,7 +117,7 @@ def summary_document(session: date, own: pl.DataFrame, worst: pl.DataFrame, arou
         "bars": origin["bars"].sum(),
         "held_back": held["symbol"].n_unique(),
         "found": _rows(recent.filter(pl.col("session") == session, pl.col("findings") > 0).drop("session")),
-        "over_time": _rows(per_session.sort("session").tail(summary.WINDOW)),
+        "over_time": _rows(per_session.sort("session").tail(WINDOW)),
         "rules": figures.rules,
         "deliveries": figures.deliveries,
         "steering": figures.steering,
@@ -154,18 +155,18 @@ class Figures:
     steering: dict[str, Any]
 
 
-def read_figures(connection: Connection, source: str, as_of: datetime, sessions: Sequence[date]) -> Figures:
-    """The figures of a run's sessions, as of its instant."""
+def read_figures(summary: Summary, sessions: Sequence[date]) -> Figures:
+    """The figures of a run's sessions."""
     first, last = sessions[0], sessions[-1]
     return Figures(
-        source=source,
-        as_of=instant_text(summary.changed_at(connection, source, as_of) or as_of),
-        origins=summary.origins(connection, source, as_of, first, last),
-        counts=summary.counts(connection, source, as_of, summary.WINDOW + len(sessions), last),
-        rules=_rows(summary.by_rule(connection, source, as_of)),
+        source=summary.source,
+        as_of=instant_text(summary.changed_at() or summary.as_of),
+        origins=summary.origins(first, last),
+        counts=summary.counts(WINDOW + len(sessions), last),
+        rules=_rows(summary.by_rule()),
         # Without the wall clock of the request, which a repeated night would not repeat.
-        deliveries=_rows(summary.deliveries(connection, source, as_of).drop("source", "requested_at")),
-        steering=asdict(summary.steering(connection, source, as_of)),
+        deliveries=_rows(summary.deliveries().drop("source", "requested_at")),
+        steering=asdict(summary.steering()),
     )
 
 

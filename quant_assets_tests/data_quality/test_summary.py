@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from quant_assets.clock import TradingCalendar
-from quant_assets.data_quality import summary
+from quant_assets.data_quality.summary import Z_95, Steering, Summary, wilson
 from quant_assets.market_data.landing import land
 from quant_assets.schemas import ANOMALIES, JUDGED_BATCHES, REVIEWS
 from quant_assets.warehouse import Warehouse, append_ledger, append_versions
@@ -60,23 +63,37 @@ class Book:
         with self.warehouse.transaction() as connection:
             append_ledger(connection, REVIEWS, pl.DataFrame([{**row, **changed}], schema=REVIEWS.polars_schema))
 
-    def ask(self, figure: Any, as_of: datetime | None = None, **more: Any) -> Any:
+    def ask(self, figure: Callable[..., Any], as_of: datetime | None = None, source: str = SOURCE, **more: Any) -> Any:
+        """One figure of the summary as of an instant, else of an hour after the last evening."""
         with self.warehouse.connect() as connection:
-            return figure(connection, SOURCE, as_of or self.known(DAYS[-1], hours=1), **more)
+            return figure(Summary(connection, source, as_of or self.known(DAYS[-1], hours=1)), **more)
 
     def states(self, as_of: datetime | None = None) -> list[tuple[str, date, str, datetime]]:
         """Every finding of warning or worse with its status and the instant of its last change."""
-        found = self.ask(summary.findings_with_state, as_of, since=RECORDED, first=DAYS[0], last=DAYS[-1])
+        found = self.ask(Summary.published, as_of, since=RECORDED, first=DAYS[0], last=DAYS[-1])
         return list(found.select("symbol", "session", "status", "changed_at").sort("symbol", "session").iter_rows())
 
 
+def seven_evenings(folder: Path, empty_database: Path, calendar: TradingCalendar) -> Path:
+    """The file of a warehouse with seven evenings of two symbols, one delivery each."""
+    path = Path(shutil.copy(empty_database, folder))
+    with duckdb.connect(path):
+        book = Book(Warehouse(path, SOURCE), calendar)
+        for number, day in enumerate(DAYS):
+            book.evening(day, bar("AAA", day, 100 + number), bar("BBB", day, 50 + number))
+    return path
+
+
+@pytest.fixture(scope="module")
+def evenings(tmp_path_factory: pytest.TempPathFactory, empty_database: Path, calendar: TradingCalendar) -> Path:
+    return seven_evenings(tmp_path_factory.mktemp("evenings"), empty_database, calendar)
+
+
 @pytest.fixture
-def book(open_warehouse: Warehouse, calendar: TradingCalendar) -> Book:
-    """Seven evenings of two symbols, one delivery each."""
-    opened = Book(open_warehouse, calendar)
-    for number, day in enumerate(DAYS):
-        opened.evening(day, bar("AAA", day, 100 + number), bar("BBB", day, 50 + number))
-    return opened
+def book(tmp_path: Path, evenings: Path, calendar: TradingCalendar) -> Iterator[Book]:
+    path = Path(shutil.copy(evenings, tmp_path))
+    with duckdb.connect(path):
+        yield Book(Warehouse(path, SOURCE), calendar)
 
 
 def symbols(frame: pl.DataFrame) -> list[tuple[str, date]]:
@@ -89,7 +106,7 @@ class TestRegression:
         book.found("BBB", DAYS[1])
         book.found("BBB", DAYS[1], "info", rule="volume")
         book.found("BBB", DAYS[3], "warning")
-        assert book.ask(summary.counts, sessions=4, until=DAYS[4]).rows() == [
+        assert book.ask(Summary.counts, sessions=4, until=DAYS[4]).rows() == [
             (DAYS[1], "jump", "critical", 2),
             (DAYS[1], "volume", "info", 1),
             (DAYS[2], None, None, 0),
@@ -121,26 +138,26 @@ class TestRegression:
         book.decided("AAA", DAYS[4], "confirm", book.known(DAYS[4], hours=1))
         book.evening(DAYS[5], bar("AAA", DAYS[2], 77))
         wanted = [("AAA", DAYS[3]), ("BBB", DAYS[0]), ("AAA", DAYS[1]), ("AAA", DAYS[0]), ("BBB", DAYS[1])]
-        assert symbols(book.ask(summary.worst)) == wanted
-        assert symbols(book.ask(summary.worst, count=2)) == wanted[:2]
-        assert symbols(book.ask(summary.worst, book.known(DAYS[0]))) == [("AAA", DAYS[0]), ("BBB", DAYS[0])]
+        assert symbols(book.ask(Summary.worst)) == wanted
+        assert symbols(book.ask(Summary.worst, count=2)) == wanted[:2]
+        assert symbols(book.ask(Summary.worst, book.known(DAYS[0]))) == [("AAA", DAYS[0]), ("BBB", DAYS[0])]
 
     def test_the_bars_around_one(self, book: Book) -> None:
         marked = pl.DataFrame({"symbol": ["AAA", "BBB"], "session": [DAYS[3], date(2020, 3, 7)]})
-        found = book.ask(summary.around, marked=marked, reach=2)
+        found = book.ask(Summary.around, marked=marked, reach=2)
         assert found.filter(pl.col("symbol") == "AAA").select("marked", "session", "close").rows() == [
             (DAYS[3], DAYS[number], 100.0 + number) for number in range(1, 6)
         ]
         # A Saturday without a bar: the two before and the two after it.
         assert found.filter(pl.col("symbol") == "BBB")["session"].to_list() == DAYS[3:7]
-        early = book.ask(summary.around, book.known(DAYS[3]), marked=marked, reach=2)
+        early = book.ask(Summary.around, book.known(DAYS[3]), marked=marked, reach=2)
         assert early.filter(pl.col("symbol") == "AAA")["session"].to_list() == DAYS[1:4]
 
     def test_deliveries_count_the_findings_on_their_bars(self, book: Book) -> None:
         book.found("AAA", DAYS[5])
         book.found("AAA", DAYS[5], "warning", detector="later", known_at=book.known(DAYS[6]))
         book.found("BBB", DAYS[6], "info")
-        newest, before = book.ask(summary.deliveries, count=2).rows(named=True)
+        newest, before = book.ask(Summary.deliveries, count=2).rows(named=True)
         assert (newest["batch_id"], newest["bars"], newest["critical"], newest["warning"], newest["info"]) == (f"b{DAYS[6]}", 2, 0, 0, 1)
         assert (before["batch_id"], before["bars"], before["critical"], before["warning"], before["info"]) == (f"b{DAYS[5]}", 2, 1, 1, 0)
         assert (before["source"], before["first_session"], before["last_session"]) == (SOURCE, DAYS[5], DAYS[5])
@@ -154,7 +171,7 @@ class TestRegression:
         book.decided("AAA", DAYS[0], "confirm", book.known(DAYS[0], hours=90))  # another opinion: later, and it stands
         book.found("BBB", DAYS[4])
         book.found("BBB", DAYS[5], "warning")
-        figures = book.ask(summary.steering)
+        figures = book.ask(Summary.steering)
         assert (figures.open_critical, figures.open_warning) == (1, 1)
         assert (figures.deliveries, figures.anomalies_per_delivery) == (7, pytest.approx(10 / 7))
         assert figures.anomalies_per_1000_bars == pytest.approx(10_000 / 14)
@@ -167,7 +184,7 @@ class TestRegression:
         book.found("AAA", DAYS[1])
         book.found("AAA", DAYS[0], "warning", rule="volume")
         book.decided("AAA", DAYS[0], "release", book.known(DAYS[1]))
-        jump, volume = book.ask(summary.by_rule).rows(named=True)
+        jump, volume = book.ask(Summary.by_rule).rows(named=True)
         assert [jump[name] for name in ("rule", "critical", "open", "decided", "released")] == ["jump", 2, 1, 1, 1]
         assert (jump["false_alarm_share"], jump["false_alarm_high"]) == (1.0, 1.0)
         assert jump["false_alarm_low"] == pytest.approx(0.20655, abs=1e-5)
@@ -175,9 +192,9 @@ class TestRegression:
 
     def test_an_empty_warehouse_has_nothing_to_steer_by(self, open_warehouse: Warehouse, calendar: TradingCalendar) -> None:
         book = Book(open_warehouse, calendar)
-        assert book.ask(summary.steering) == summary.Steering(0, 0, 0, None, None, 0, 0, None, None, None, None, None)
-        assert book.ask(summary.changed_at) is None
-        for figure in (summary.counts, summary.worst, summary.deliveries, summary.by_rule):
+        assert book.ask(Summary.steering) == Steering(0, 0, 0, None, None, 0, 0, None, None, None, None, None)
+        assert book.ask(Summary.changed_at) is None
+        for figure in (Summary.counts, Summary.worst, Summary.deliveries, Summary.by_rule):
             assert book.ask(figure).is_empty()
 
     def test_a_missing_session_belongs_to_the_delivery_of_the_bar_that_showed_it(self, book: Book) -> None:
@@ -187,7 +204,7 @@ class TestRegression:
             0
         )
         book.found("CCC", DAYS[1], rule="missing_session", bar_known_at=seen)
-        (worst,) = book.ask(summary.worst).rows(named=True)
+        (worst,) = book.ask(Summary.worst).rows(named=True)
         assert (worst["symbol"], worst["batch_id"], worst["status"]) == ("CCC", f"b{DAYS[2]}", "open")
         book.evening(DAYS[4], bar("CCC", DAYS[1]))  # it comes after all
         assert book.states()[0][2] == "superseded"
@@ -196,14 +213,13 @@ class TestRegression:
 class TestProperties:
     def test_another_source_has_its_own_figures(self, book: Book) -> None:
         book.found("AAA", DAYS[0])
-        with book.warehouse.connect() as connection:
-            assert summary.worst(connection, "yahoo", book.known(DAYS[-1])).is_empty()
-            assert summary.steering(connection, "yahoo", book.known(DAYS[-1])).open_critical == 0
+        assert book.ask(Summary.worst, source="yahoo").is_empty()
+        assert book.ask(Summary.steering, source="yahoo").open_critical == 0
 
     def test_what_comes_later_changes_nothing_that_was_read_as_of_before(self, book: Book) -> None:
         book.found("AAA", DAYS[0])
         instant = book.known(DAYS[1])
-        figures = (summary.steering, summary.counts, summary.worst, summary.by_rule, summary.changed_at)
+        figures = (Summary.steering, Summary.counts, Summary.worst, Summary.by_rule, Summary.changed_at)
         before = [book.ask(figure, instant) for figure in figures]
         book.decided("AAA", DAYS[0], "release", book.known(DAYS[1], microseconds=1))
         book.found("BBB", DAYS[0], known_at=book.known(DAYS[1], microseconds=1))
@@ -216,13 +232,11 @@ class TestProperties:
     def test_wilsons_interval_holds_every_share_that_its_test_accepts(self, pairs: Iterable[tuple[int, int]]) -> None:
         rows = [(min(pair), max(pair)) for pair in pairs]
         frame = pl.DataFrame(rows, schema=["hits", "trials"], orient="row")
-        for (_, trials), (share, low, high) in zip(
-            rows, frame.select(summary.wilson(pl.col("hits"), pl.col("trials"))).iter_rows(), strict=True
-        ):
+        for (_, trials), (share, low, high) in zip(rows, frame.select(wilson(pl.col("hits"), pl.col("trials"))).iter_rows(), strict=True):
             if trials == 0:
                 assert (share, low, high) == (None, None, None)
                 continue
             assert 0 <= low <= share <= high <= 1
             for bound in (low, high):  # the score test's statistic is 1.96 at its ends, where they are no certainty
                 if 1e-9 < bound < 1 - 1e-9:
-                    assert abs(share - bound) / math.sqrt(bound * (1 - bound) / trials) == pytest.approx(summary.Z_95, rel=1e-6)
+                    assert abs(share - bound) / math.sqrt(bound * (1 - bound) / trials) == pytest.approx(Z_95, rel=1e-6)

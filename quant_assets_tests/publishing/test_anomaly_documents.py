@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import dagster as dg
+import duckdb
 import polars as pl
 import pytest
 from hypothesis import given
@@ -23,7 +26,7 @@ from quant_assets.publishing.documents import Document, instant_text
 from quant_assets.schemas import OUTBOX
 from quant_assets.warehouse import Warehouse, append_ledger
 from quant_assets_tests.conftest import SOURCE, bar
-from quant_assets_tests.data_quality.test_summary import DAYS, RECORDED, Book
+from quant_assets_tests.data_quality.test_summary import DAYS, RECORDED, Book, seven_evenings
 
 SUGGESTION = {"column": "close", "value": 100.0, "evidence": "the next open"}
 
@@ -43,12 +46,16 @@ class Nights(Book):
         return {session: {document["document_id"]: document for document in documents} for session, documents in written.items()}
 
 
+@pytest.fixture(scope="module")
+def evenings(tmp_path_factory: pytest.TempPathFactory, empty_database: Path, calendar: TradingCalendar) -> Path:
+    return seven_evenings(tmp_path_factory.mktemp("evenings"), empty_database, calendar)
+
+
 @pytest.fixture
-def nights(open_warehouse: Warehouse, calendar: TradingCalendar) -> Nights:
-    opened = Nights(open_warehouse, calendar)
-    for number, day in enumerate(DAYS):
-        opened.evening(day, bar("AAA", day, 100 + number), bar("BBB", day, 50 + number))
-    return opened
+def nights(tmp_path: Path, evenings: Path, calendar: TradingCalendar) -> Iterator[Nights]:
+    path = Path(shutil.copy(evenings, tmp_path))
+    with duckdb.connect(path):
+        yield Nights(Warehouse(path, SOURCE), calendar)
 
 
 def name(nights: Nights, symbol: str, session: date) -> str:
