@@ -20,6 +20,7 @@ from rich.table import Table
 from quant_assets.clock import TradingCalendar
 from quant_assets.data_quality import calibration_counts as count
 from quant_assets.data_quality.calibration_counts import LEVELS, SIGHTS
+from quant_assets.data_quality.findings import CRITICAL_RATE, WARNING_RATE
 from quant_assets.data_quality.genuine_events import genuine_events
 from quant_assets.data_quality.injection import CONTROLS, inject
 from quant_assets.data_quality.judge import judge
@@ -65,45 +66,53 @@ def report(
     first: date | None = None,
     last: date | None = None,
     confirmed: pl.DataFrame | None = None,
+    severities: tuple[float, float] = (CRITICAL_RATE, WARNING_RATE),
 ) -> Report:
     """Judge bars as given and with faults in them, and count; the same seed on the same bars gives the same report.
 
     Takes bars with `judge.BAR_COLUMNS` (of a plain file: `as_panel`), one row per symbol and session, and corporate actions;
     `rates` by kind as `inject` takes them. `confirmed` (`symbol`, `session`) are bars known to be right, by another source
-    say: with them, false alarms are counted on these alone. Raises `ConfigurationError` where no bar is left, or for a rate of no known kind.
+    say: with them, false alarms are counted on these alone. `severities` are the shares of clean bars that may be critical, and
+    at least a warning, by setting. Raises `ConfigurationError` where no bar is left, or for a rate of no known kind.
     """
-    kept = bars.filter(pl.col("session").is_between(first or date.min, last or date.max))
-    notes = [GIVEN if confirmed is None else CONFIRMED, *CAVEATS]
-    if symbols is not None:
-        if absent := sorted(set(symbols) - set(kept["symbol"])):
-            notes.append(f"No bars of {', '.join(absent)}.")
-        kept = kept.filter(pl.col("symbol").is_in(list(symbols)))
-    if kept.is_empty():
-        raise ConfigurationError(
-            f"No bars of {', '.join(symbols or ['any symbol'])} from {first or 'the first'} to {last or 'the last'} session."
-        )
+    kept = _chosen(bars, symbols, first, last)
+    right = kept if confirmed is None else kept.join(confirmed, on=["symbol", "session"], how="semi")
+    if right.is_empty():
+        raise ConfigurationError("None of the bars is among the confirmed ones.")
     actions = actions.filter(pl.col("symbol").is_in(kept["symbol"].unique().implode()))
     injection = inject(kept, actions, calendar, rates, seed)
-    given, injected = judge(kept, actions, calendar), judge(injection.bars, injection.actions, calendar)
-    notes += [f"{kind}: {placed} of {wanted} put in: {why}." for kind, wanted, placed, why in injection.not_injected.iter_rows()]
-    notes += [f"{row['bars']:,} bars: {row['reason']}." for row in given.not_judged.iter_rows(named=True)]
+    given = judge(kept, actions, calendar, rates=severities)
+    injected = judge(injection.bars, injection.actions, calendar, rates=severities)
     instants = calendar.frame(calendar.sessions[0], calendar.sessions[-1])["known_at"]
     before, after = count.flags(given.findings, instants), count.flags(injected.findings, instants)
     faults = injection.truth.filter(~pl.col("kind").is_in(CONTROLS)).with_columns(place=count.sessions_known("known_at", instants))
     found = count.per_fault(faults, after)
     events = genuine_events(kept, calendar)
-    right = kept if confirmed is None else kept.join(confirmed, on=["symbol", "session"], how="semi")
     alarms = before.join(right, on=["symbol", "session"], how="semi") if confirmed is not None else before
-    if right.is_empty():
-        raise ConfigurationError("None of the bars is among the confirmed ones.")
     return Report(
         kinds=count.kinds(found, faults, before, after),
         severities=count.severities(right.height, faults, before, after, alarms),
         curve=count.curve(right.height, found, alarms),
         events=count.events(events.join(right, on=["symbol", "session"], how="semi"), injection.truth, alarms, after),
         rules=count.rules(faults, before, after),
-        notes=notes,
+        notes=[
+            f"{injection.truth['fault'].n_unique():,} faults in {kept.height:,} bars of {kept['symbol'].n_unique():,} symbols, seed {seed}.",
+            GIVEN if confirmed is None else CONFIRMED,
+            *CAVEATS,
+            *(f"No bars of {symbol}." for symbol in sorted(set(symbols or ()) - set(kept["symbol"]))),
+            *(f"{kind}: {placed} of {wanted} put in: {why}." for kind, wanted, placed, why in injection.not_injected.iter_rows()),
+            *(f"{row['bars']:,} bars: {row['reason']}." for row in given.not_judged.iter_rows(named=True)),
+        ],
     )
+
+
+def _chosen(bars: pl.DataFrame, symbols: Collection[str] | None, first: date | None, last: date | None) -> pl.DataFrame:
+    kept = bars.filter(pl.col("session").is_between(first or date.min, last or date.max))
+    kept = kept if symbols is None else kept.filter(pl.col("symbol").is_in(list(symbols)))
+    if kept.is_empty():
+        whose = ", ".join(symbols) if symbols is not None else "any symbol"
+        raise ConfigurationError(f"No bars of {whose} from {first or 'the first'} to {last or 'the last'} session.")
+    return kept
 
 
 def as_panel(bars: pl.DataFrame, calendar: TradingCalendar) -> pl.DataFrame:

@@ -185,6 +185,11 @@ class TestProperties:
         with pytest.raises(ConfigurationError, match="confirmed"):
             report(bars, NO_ACTIONS, calendar, confirmed=bars.clear())
 
+    def test_the_desk_may_call_more_bars_critical(self, judged: Report, panel: pl.DataFrame, calendar: TradingCalendar) -> None:
+        wider = report(panel, NO_ACTIONS, calendar, seed=8, severities=(1e-3, 1e-2))
+        critical, warning = (of.kinds.filter(pl.col("severity") == name) for of, name in ((wider, "critical"), (judged, "warning")))
+        assert critical.drop("severity").equals(warning.drop("severity"))
+
     def test_symbols_and_sessions_can_be_chosen(self, panel: pl.DataFrame, calendar: TradingCalendar) -> None:
         chosen = report(panel, NO_ACTIONS, calendar, symbols=["S01", "S02", "NONE"], first=date(2021, 2, 1), last=date(2021, 6, 30))
         bars = panel.filter(pl.col("symbol").is_in(["S01", "S02"]), pl.col("session").is_between(date(2021, 2, 1), date(2021, 6, 30)))
