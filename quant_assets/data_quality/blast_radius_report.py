@@ -32,7 +32,9 @@ def show(warehouse: Warehouse, measured: pl.DataFrame, symbol: str, session: dat
     if largest.height:
         console.print(_signals(largest))
     if untold.height:
-        console.print(f"No move can be told of {untold.height:,} signals; the column detail of data_quality.blast_radius says why.", soft_wrap=True)
+        console.print(
+            f"No move can be told of {untold.height:,} signals; the column detail of data_quality.blast_radius says why.", soft_wrap=True
+        )
 
 
 def _versions(warehouse: Warehouse, symbol: str, session: date, as_of: datetime) -> list[str]:

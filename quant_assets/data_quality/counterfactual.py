@@ -26,8 +26,8 @@ from quant_assets.warehouse import Warehouse
 TOLERANCE = 1e-9
 """Two values are equal where they differ by no more than this share of the larger, or of the row's close or volume.
 
-The recursions forget a bar by a factor per session: Wilder's averages and the slow EMA fall below it after about 280
-sessions. On-balance volume never does.
+The recursions forget a bar by a factor per session: of a close that is wrong by 30 % the slow EMA keeps more than that for
+219 sessions, and Wilder's averages forget a little more slowly. On-balance volume never forgets.
 """
 FEATURES = [feature.name for feature in TECHNICAL_V1]
 _SCALES = {feature.name: {"price": "close", "shares": "volume"}.get(feature.unit) for feature in TECHNICAL_V1}
@@ -83,7 +83,7 @@ class Histories:
         """
         first, last = self.bars_with.select(first=pl.col("session").min(), last=pl.col("session").max()).row(0)
         made, other = (labels(bars, calendar.frame(first, last), horizons) for bars in (self.bars_with, self.bars_without))
-        both = made.join(other, on=["session", "horizon"], how="left", suffix="_without")
+        both = made.join(other, on=["session", "horizon"], how="left", suffix="_without", maintain_order="left")
         value, without = pl.col("forward_return"), pl.col("forward_return_without")
         return both.select(
             "session",

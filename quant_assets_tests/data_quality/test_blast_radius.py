@@ -31,7 +31,8 @@ from quant_assets.settings import load_settings
 from quant_assets.signals.boosters import BoosterConfig
 from quant_assets.signals.training import TrainingSetup
 from quant_assets.warehouse import Warehouse, append_ledger, append_versions
-from quant_assets_tests.conftest import bar, delivery
+from quant_assets_tests.conftest import action, bar, delivery
+from quant_assets_tests.market_data.test_universe import store_members
 from quant_assets_tests.signals import nights as desks
 from quant_assets_tests.signals.nights import Desk
 
@@ -349,6 +350,15 @@ class TestTrainings:
         hold(after, BAD, after.evening(BAD))  # a new rule that speaks of an old evening
         assert edge(reached(after), "training_set").height == edge(reached(after), "model_version").height == 1
 
+    def test_what_is_out_of_scope_is_in_no_training_set(self, new: Desk) -> None:
+        stay = [(name, new.session(1), None) for name in ("BRK.B", "O'NEIL")]
+        store_members(new.warehouse, [(SYMBOL, new.session(1), new.session(BAD - 1)), *stay], new.evening(1), "synthetic")
+        new.train(new.evening(LAST))
+        (row,) = edge(reached(new), "training_set").to_dicts()
+        assert (row["value_with"], row["value_without"]) == (BAD - 1, BAD - 2)  # the label that ends at the bar, the day before
+        assert edge(reached(new, BAD + 1), "training_set").is_empty()
+        assert not edge(reached(new, BAD + 1), "feature_row").is_empty()
+
 
 class TestDocuments:
     def test_published_documents_are_those_that_lie_in_the_outbox(self, new: Desk) -> None:
@@ -382,6 +392,22 @@ class TestDocuments:
 
 
 class TestRegression:
+    def test_a_label_over_a_dividend_is_measured_against_the_close_before_it(
+        self, open_warehouse: Warehouse, calendar: TradingCalendar, tmp_path: Path
+    ) -> None:
+        days = calendar.between(date(2020, 3, 2), date(2020, 3, 9))
+        bars = [bar("AAA", day, close) for day, close in zip(days, (50, 100, 99, 99, 99, 99), strict=True)]
+        land(open_warehouse, delivery(bars, [action("AAA", days[2], 1.0, "dividend")]), calendar, calendar.known_at(days[-1]), "run")
+        said = impact(open_warehouse, load_settings(home=tmp_path), calendar, "AAA", days[1], calendar.known_at(days[-1]))
+        ends, over, begins = edge(said, "label").rows(named=True)
+        assert (over["item"], over["detail"]) == (f"labels/AAA/{days[0]}/5", "spans a dividend that was measured against its close")
+        assert over["value_with"] == pytest.approx(99 / 50 / (1 - 1 / 100) - 1)  # 1 of the close of 100
+        assert over["value_without"] == pytest.approx(99 / 50 / (1 - 1 / 50) - 1)  # 1 of the close of 50
+        assert [(row["item"], row["value_with"], row["value_without"]) for row in (ends, begins)] == [
+            (f"labels/AAA/{days[0]}/1", 1.0, None),
+            (f"labels/AAA/{days[1]}/1", pytest.approx(0.0), None),
+        ]
+
     def test_who_and_what_is_not_there_is_named_with_the_nearest(self, market: Desk) -> None:
         def refusal(symbol: str, session: date, as_of: datetime) -> str:
             with pytest.raises(QuantAssetsError) as refused:
