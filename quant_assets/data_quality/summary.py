@@ -97,21 +97,24 @@ class Summary:
         self.source, self.as_of = source, as_of
         self.findings = query(connection, _FINDINGS, {"source": source, "as_of": as_of})
 
-    def published(self, since: datetime, first: date, last: date) -> pl.DataFrame:
-        """Findings of warning or worse on the sessions from `first` to `last`, and of others that changed since, or are open and critical.
+    def published(self, first: date, last: date, since: datetime, until: datetime) -> pl.DataFrame:
+        """Findings of warning or worse that the run of the sessions from `first` to `last` hands over, worst first.
 
-        With `run_id` of the run that judged the delivery. Worst first.
+        They are on its sessions, or changed last from `since` to before `until`, or are open, critical and found before `until`.
+        With `run_id` of the run that judged the delivery.
         """
         return self._query(
             f"""
             select finding.*, judged.run_id from finding left join {_JUDGED} as judged using (batch_id)
             where {_WORTH_READING} and (
-                session between $first and $last or changed_at >= $since or (status = 'open' and severity = 'critical'))
+                session between $first and $last
+                or changed_at < $until and (changed_at >= $since or (status = 'open' and severity = 'critical')))
             order by score desc, session desc, symbol, rule, detector, bar_known_at
             """,
-            since=since,
             first=first,
             last=last,
+            since=since,
+            until=until,
         )
 
     def counts(self, sessions: int = WINDOW, until: date = date.max) -> pl.DataFrame:

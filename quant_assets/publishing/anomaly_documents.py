@@ -6,7 +6,8 @@ them stands one summary per session.
 
 Which file holds what: a session's file has the findings on its own bars. The file of a run's last session has besides, of
 all other sessions, what was found, decided or corrected since the session of the file before that run, and every critical
-finding that is open. It depends on nothing but the tables as of the run's instant, so the same night gives the same file.
+finding that is open; what happened after the next session's bars is left to that night. It depends on nothing but the tables
+as of the run's instant, so the same night gives the same file.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def anomaly_documents(
     before: date | None = scalar(connection, "select max(session) from publishing.outbox where session < ?", [first])
     since = calendar.known_at(calendar.session_on_or_before(max(before or first - timedelta(days=1), calendar.sessions[0])))
     summary = Summary(connection, source, as_of)
-    findings = summary.published(since, first, last)
+    following = calendar.session_after(last)
+    until = calendar.known_at(following) if following else as_of + timedelta(microseconds=1)
+    findings = summary.published(first, last, since, until)
     own = {session: findings.filter(pl.col("session") == session) for session in sessions}
     others = findings.filter(~pl.col("session").is_in(list(sessions)))
     files = {**own, last: pl.concat([own[last], others]).sort("score", "session", descending=True, maintain_order=True)}

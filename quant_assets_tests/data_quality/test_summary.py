@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quant_assets.clock import TradingCalendar
@@ -70,7 +70,7 @@ class Book:
 
     def states(self, as_of: datetime | None = None) -> list[tuple[str, date, str, datetime]]:
         """Every finding of warning or worse with its status and the instant of its last change."""
-        found = self.ask(Summary.published, as_of, since=RECORDED, first=DAYS[0], last=DAYS[-1])
+        found = self.ask(Summary.published, as_of, first=DAYS[0], last=DAYS[-1], since=RECORDED, until=RECORDED)
         return list(found.select("symbol", "session", "status", "changed_at").sort("symbol", "session").iter_rows())
 
 
@@ -229,6 +229,7 @@ class TestProperties:
             assert new.equals(old) if isinstance(new, pl.DataFrame) else new == old
 
     @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=20))
+    @settings(deadline=None)
     def test_wilsons_interval_holds_every_share_that_its_test_accepts(self, pairs: Iterable[tuple[int, int]]) -> None:
         rows = [(min(pair), max(pair)) for pair in pairs]
         frame = pl.DataFrame(rows, schema=["hits", "trials"], orient="row")

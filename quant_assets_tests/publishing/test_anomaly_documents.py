@@ -14,7 +14,7 @@ import dagster as dg
 import duckdb
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymongo import MongoClient
 
@@ -151,6 +151,16 @@ class TestRegression:
         nights.decided("AAA", DAYS[0], "release", nights.known(DAYS[0], hours=3))
         assert findings(nights.publish(DAYS[5])[DAYS[5]]) == {("AAA", "2020-03-02"): "released"}
 
+    def test_an_old_night_run_again_brings_its_own_findings_up_to_date_and_no_later_nights(self, nights: Nights) -> None:
+        for day in DAYS[:4]:
+            nights.found("AAA", day)
+        nights.publish(DAYS[0])
+        nights.decided("AAA", DAYS[1], "release", nights.known(DAYS[4]))
+        days = (DAYS[6] - DAYS[1]).days
+        assert findings(nights.publish(DAYS[1], days=days)[DAYS[1]]) == {
+            ("AAA", "2020-03-02"): "open", ("AAA", "2020-03-03"): "released",
+        }  # fmt: skip
+
     def test_a_range_gives_each_session_its_own_and_the_last_what_lies_outside(self, nights: Nights) -> None:
         nights.found("AAA", DAYS[0])
         for day in DAYS[1:4]:
@@ -184,6 +194,28 @@ class TestRegression:
         assert isinstance(schema, dg.TableSchema)
         assert [column.name for column in schema.columns] == list(dict.fromkeys(field for document in written for field in document))
         assert all(column.description for column in schema.columns)
+
+    def test_a_night_hands_both_collections_over_and_the_sensor_delivers_them(self, tmp_path: Path) -> None:
+        from quant_assets_tests import nights as whole_nights
+        from quant_assets_tests.publishing.test_sensors import deliver
+
+        day = whole_nights.EVENING
+        with (
+            embedded_store.running(tmp_path) as uri,
+            whole_nights.desk(tmp_path / "home", QUANT_SOURCE=SOURCE, QUANT_FILES_PATH=str(tmp_path), QUANT_MONGODB_URI=uri) as desk,
+        ):
+            book = Book(desk.warehouse, whole_nights.CALENDAR)
+            book.evening(day, bar("AAA", day))
+            book.found("AAA", day)
+            result = desk.run(assets=["publishing/outbox"])
+            assert result.success
+            assert desk.read("select collections from publishing.outbox").item() == '{"anomalies": 2, "signals": 0}'
+            outcome = deliver(desk)
+            assert isinstance(outcome, dg.SensorResult)
+            assert [event.asset_key.to_user_string() for event in outcome.asset_events] == ["mongodb/anomalies"]
+            with MongoClient[dict[str, Any]](uri) as plain:
+                (stored,) = plain["quant_assets"]["anomalies"].find({"status": "open"})
+            assert (stored["symbol"], stored["session"], stored["severity"]) == ("AAA", str(day), "critical")
 
 
 class TestProperties:
@@ -224,6 +256,7 @@ class TestProperties:
         assert [findings(documents) for documents in nights.publish(*DAYS).values()] == [{}] * len(DAYS)
 
     @given(*[st.text(st.characters(exclude_categories=("Cs",)), min_size=1)] * 3)
+    @settings(deadline=None)
     def test_a_key_can_be_read_back(self, symbol: str, rule: str, detector: str) -> None:
         parts = anomaly_document_id(symbol, DAYS[0], rule, detector, RECORDED).split("/")
         assert [unquote(part) for part in parts] == ["anomalies", symbol, "2020-03-02", rule, detector, instant_text(RECORDED)]
