@@ -17,8 +17,8 @@ SPLITS = sorted({*range(2, 11), 12, 15, 20, 25, 30, 40, 50, 100, 200, 500, 1000,
 """Ratios, or their inverses, that a forgotten split is looked for in."""
 LEAST_SPLIT = 0.33
 """Splits smaller than about 7:5 (log ratio) are not looked for in the prices: moves hide them."""
-COARSE = 0.15
-"""Below this price one tick is a large move: a ratio says little."""
+COARSE = 0.1
+"""Of the price: where the least move of late was larger, the price is in so few digits that a ratio says little."""
 BEYOND = 20
 """A jump by less than so many usual moves may be a real one, however near to a ratio."""
 UNITS = math.log(60)
@@ -50,7 +50,7 @@ def moves(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
     them was known), `place` (the bar's number within its symbol), `before` (the last close before, per share as of this
     session), `raw_move` (close to close, log), `move` and `open_move` (the same with the split taken out; the dividend too
     where that makes it smaller), `usual` (median absolute move × 1.4826 over the `HISTORY` sessions before, overnight in
-    `usual_open`), `usual_volume` and `usual_close` (medians of the 21 before) and `known_here` (when all of this was known). An action on a session without such a bar counts at the next one.
+    `usual_open`), `usual_volume` and `usual_close` (medians of the 21 before), `least_step` (the smallest change of the close in them) and `known_here` (when all of this was known). An action on a session without such a bar counts at the next one.
     """
     valid = bars.filter(pl.col("close").is_finite() & (pl.col("close") > 0)).with_columns(
         open=pl.when(pl.col("open").is_finite() & (pl.col("open") > 0)).then("open"), bar_session="session"
@@ -85,6 +85,7 @@ def moves(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
         raw_move=(pl.col("close") / previous).log(),
     )
     joined = joined.with_columns(move=_explained("close"), open_move=_explained("open"))
+    steps = pl.col("close").diff().abs().over("symbol")
     spread = {"usual": "move", "usual_open": "open_move"}
     return joined.with_columns(
         *(
@@ -96,6 +97,7 @@ def moves(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
             for name, move in spread.items()
         ),
         usual_volume=pl.when(pl.col("adj_volume") > 0).then("adj_volume").shift(1).rolling_median(21, min_samples=3).over("symbol"),
+        least_step=pl.when(steps > 0).then(steps).shift(1).rolling_min(21, min_samples=1).over("symbol"),
         usual_close=pl.col("adj_close").shift(1).rolling_median(21, min_samples=1).over("symbol"),
         known_before=pl.max_horizontal("known_at", "told_at").shift(1).rolling_max(HISTORY, min_samples=1).over("symbol"),
     ).with_columns(known_here=pl.max_horizontal("known_at", "told_at", "known_before"))
@@ -163,13 +165,13 @@ def _unadjusted(moved: pl.DataFrame) -> pl.DataFrame:
     told = pl.format("close {} after {}: a {}-for-1 split that no action tells of", "close", "before", _number("ratio"))
     proposal = _suggested("split", pl.col("ratio"), told)
     # Within reach of the symbol's own moves, or of one tick, a ratio says little.
-    unlikely = pl.col("move").abs() >= BEYOND * pl.col("usual")
+    fine = (pl.col("least_step") <= COARSE * pl.min_horizontal("close", "before")).fill_null(True)
+    unlikely = fine & (pl.col("move").abs() >= BEYOND * pl.col("usual"))
     suspected = pl.when(unlikely).then(0.9995).otherwise(0.995)
     at_once = findings(near.filter(quiet), "unadjusted_split", told, score=suspected, known_at="known_here", suggestion=proposal)
     lasting = near.filter(stays_quiet & (pl.col("next_move").abs() <= pl.max_horizontal(0.05, 5 * pl.col("usual")).clip(None, size / 3)))
     later = pl.format("{}; the next session stays there", told)
-    coarse = pl.min_horizontal("close", "before") < COARSE
-    score = pl.when((size < 0.5) | coarse | ~unlikely).then(suspected).otherwise(0.99995)
+    score = pl.when((size < 0.5) | ~unlikely).then(suspected).otherwise(0.99995)
     found = findings(lasting, "unadjusted_split", later, score=score, known_at="known_next", suggestion=proposal, detector="rules_next_session")  # fmt: skip
     # What the vendor restates it restates up to a session: the side before it is as doubtful.
     earlier = lasting.filter((pl.col("basis") == "restated") & pl.col("last_session").is_not_null()).with_columns(
