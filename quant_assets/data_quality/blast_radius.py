@@ -200,8 +200,8 @@ def impact(
     """Everything that each version of a bar reached, as of an instant: rows of `data_quality.blast_radius` without `recorded_at`.
 
     A bar that stands in `clean_bars` is compared with its absence, one that is held back with its presence: `value_with`
-    is always the number with the bar and `value_without` the one without it, null where there is none or it cannot be
-    told (`detail` says which). Models stay as they are: a signal moves by its features alone. Differences below
+    is always the number with the bar and `value_without` the one without it, null where there is none, where it is not
+    finite (a return from a price of 0) or where it cannot be told (`detail` says why). Models stay as they are: a signal moves by its features alone. Differences below
     `counterfactual.TOLERANCE` are none. Raises `QuantAssetsError` for a symbol or session without a bar, naming the nearest.
     """
     names = {"symbol": symbol, "session": session, "source": warehouse.preferred_source, "as_of": as_of}
@@ -219,7 +219,9 @@ def impact(
         bar = Bar(warehouse, settings, calendar, symbol, session, known_at, as_of)
         reached = pl.DataFrame(schema={"edge": pl.String, **_REACHED})
         for name, edge in edges:
-            reached = pl.concat([reached, edge(bar, reached).select(pl.lit(name).alias("edge"), *_REACHED)])
+            rows = edge(bar, reached).select(pl.lit(name).alias("edge"), *_REACHED)
+            finite = (pl.when(pl.col(value).is_finite()).then(value).alias(value) for value in ("value_with", "value_without"))
+            reached = pl.concat([reached, rows.with_columns(finite)])
         key = {"symbol": symbol, "session": session, "bar_known_at": known_at, "measured_at": as_of}
         parts.append(reached.with_columns(pl.lit(value, BLAST_RADIUS.polars_schema[name]).alias(name) for name, value in key.items()))
     return pl.concat(parts).select(COLUMNS)

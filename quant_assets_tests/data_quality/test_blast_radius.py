@@ -437,6 +437,22 @@ class TestRegression:
             ("feature_row", f"technical_v1/AAA/{session}", session, None)
         ]
 
+    @pytest.mark.parametrize("close", [0.0, -5.0, float("nan"), float("inf")])
+    def test_a_price_that_is_none_reaches_as_far_as_any_other_and_leaves_no_number_that_is_none(self, close: float, new: Desk) -> None:
+        before = reached(new)
+        with new.warehouse.transaction() as connection:
+            connection.execute(
+                "update market_data.daily_bars set close = ?, volume = null where symbol = ? and session = ?",
+                [close, SYMBOL, new.session(BAD)],
+            )
+        hold(new, BAD, new.evening(BAD))
+        new.score(LAST)
+        said = reached(new)
+        assert said.select(pl.col("value_with", "value_without").is_finite().all()).row(0) == (True, True)
+        assert edge(said, "label")["item"].to_list() == edge(before, "label")["item"].to_list()
+        (signal,) = edge(said, "signal").to_dicts()
+        assert signal["value_with"] != signal["value_without"] == probabilities(new)[new.session(LAST)]
+
     def test_what_is_printed(self, new: Desk) -> None:
         nights(new, [LAST])
         hold(new, BAD, new.evening(LAST) + LATER)
