@@ -28,6 +28,8 @@ from quant_assets.errors import ConfigurationError
 
 GIVEN = "Bars as given hold real errors: those found count as false here, so that false alarms are overstated and precision understated."
 CONFIRMED = "False alarms are counted on confirmed bars alone. Precision still counts the real errors found among the others as false."
+SHOWN = 30
+"""Critical findings on genuine events that are printed; the report holds all."""
 CAVEATS = (
     "Precision depends on the rates at which faults were put in; recall and false alarms on bars as given do not.",
     "With its own session alone a wrong bar that is possible in itself can hardly be told from news: recall there is far lower, by nature.",
@@ -44,6 +46,7 @@ class Report:
     `severities`: per severity and sight the false alarms per 1,000 bars as given, and what the bars found with faults in are.
     `curve`: per least score and sight the recall over all faults and false alarms per 10,000 bars as given.
     `events`: per kind of genuine event and sight the rate of critical bars per 10,000 with its 95 % Wilson interval.
+    `alarming_events`: the critical findings on these, each event to be looked at: news, or after all an error.
     `rules`: per rule and detector the bars found, as given and with faults. `notes`: what to know when reading.
     """
 
@@ -51,6 +54,7 @@ class Report:
     severities: pl.DataFrame
     curve: pl.DataFrame
     events: pl.DataFrame
+    alarming_events: pl.DataFrame
     rules: pl.DataFrame
     notes: list[str]
 
@@ -87,13 +91,14 @@ def report(
     before, after = count.flags(given.findings, instants), count.flags(injected.findings, instants)
     faults = injection.truth.filter(~pl.col("kind").is_in(CONTROLS)).with_columns(place=count.sessions_known("known_at", instants))
     found = count.per_fault(faults, after)
-    events = genuine_events(kept, calendar)
+    events = genuine_events(kept, calendar).join(right, on=["symbol", "session"], how="semi")
     alarms = before.join(right, on=["symbol", "session"], how="semi") if confirmed is not None else before
     return Report(
         kinds=count.kinds(found, faults, before, after),
         severities=count.severities(right.height, faults, before, after, alarms),
         curve=count.curve(right.height, found, alarms),
-        events=count.events(events.join(right, on=["symbol", "session"], how="semi"), injection.truth, alarms, after),
+        events=count.events(events, injection.truth, alarms, after),
+        alarming_events=_alarming(events, given.findings),
         rules=count.rules(faults, before, after),
         notes=[
             f"{injection.truth['fault'].n_unique():,} faults in {kept.height:,} bars of {kept['symbol'].n_unique():,} symbols, seed {seed}.",
@@ -104,6 +109,12 @@ def report(
             *(f"{row['bars']:,} bars: {row['reason']}." for row in given.not_judged.iter_rows(named=True)),
         ],
     )
+
+
+def _alarming(events: pl.DataFrame, findings: pl.DataFrame) -> pl.DataFrame:
+    by_bar = events.filter(pl.col("kind") != "ordinary").group_by("symbol", "session").agg(event=pl.col("kind").sort().str.join(", "))
+    critical = findings.filter(pl.col("severity") == "critical").join(by_bar, on=["symbol", "session"])
+    return critical.sort("event", "symbol", "session", "score").select("event", "symbol", "session", "rule", "detector", "detail")
 
 
 def _chosen(bars: pl.DataFrame, symbols: Collection[str] | None, first: date | None, last: date | None) -> pl.DataFrame:
@@ -150,6 +161,8 @@ def show(found: Report, console: Console) -> None:
     interval = pl.format("{} to {}", *(_text(end, 2) for end in ("low", "high")))
     events = found.events.with_columns(_text("per_10000", 2), interval=interval).drop("low", "high")
     _print(console, "Critical bars among genuine events and recorded actions: per 10,000, with Wilson's 95 % interval", events)
+    if found.alarming_events.height:
+        _print(console, "Critical findings on genuine events, to be looked at", found.alarming_events.head(SHOWN).drop("detector"))
     _print(console, "Bars found by rule: as given, and with faults in those on faulty bars and on others", found.rules)
     for note in found.notes:
         console.print(note, markup=False, soft_wrap=True)

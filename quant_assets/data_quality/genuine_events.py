@@ -1,7 +1,7 @@
 """Bars that look like faults and are none, told by what no fault does: the bars a sentinel must leave alone.
 
-They are taken from the bars as given, so that errors among those count as events too; a rate of false alarms on them is
-an upper bound.
+They are taken from the bars as given, so that errors among those count as events too, and so do spin-offs that no action
+tells of, which move the price like news; a rate of false alarms on them is an upper bound.
 """
 
 from __future__ import annotations

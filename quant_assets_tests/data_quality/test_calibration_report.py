@@ -185,6 +185,18 @@ class TestProperties:
         with pytest.raises(ConfigurationError, match="confirmed"):
             report(bars, NO_ACTIONS, calendar, confirmed=bars.clear())
 
+    def test_critical_events_are_named_to_be_looked_at(self, panel: pl.DataFrame, calendar: TradingCalendar) -> None:
+        ordered = panel.sort("symbol", "session")
+        usual = pl.col("volume").shift(1).rolling_median(20).over("symbol")
+        spike = (pl.col("symbol") == "S07") & (pl.col("session") == date(2021, 6, 1))
+        bars = ordered.with_columns(
+            volume=pl.when(spike).then(usual * 9).otherwise("volume"), high=pl.when(spike).then(pl.col("low") / 2).otherwise("high")
+        )
+        named = report(bars, NO_ACTIONS, calendar, rates={**dict.fromkeys(RATES, 0.0), "unit_10": 1.0})
+        told = named.alarming_events.filter(pl.col("rule") == "ohlc_order").select("event", "symbol", "session").rows()
+        assert told == [("volume_spike", "S07", date(2021, 6, 1))]
+        assert "to be looked at" in printed(named)
+
     def test_the_desk_may_call_more_bars_critical(self, judged: Report, panel: pl.DataFrame, calendar: TradingCalendar) -> None:
         wider = report(panel, NO_ACTIONS, calendar, seed=8, severities=(1e-3, 1e-2))
         critical, warning = (of.kinds.filter(pl.col("severity") == name) for of, name in ((wider, "critical"), (judged, "warning")))
