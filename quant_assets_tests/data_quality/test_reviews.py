@@ -297,24 +297,25 @@ def scored(warehouse: Warehouse, *instants: datetime) -> None:
         append_versions(connection, DAILY_SIGNALS, pl.DataFrame(rows, schema=DAILY_SIGNALS.polars_schema))
 
 
+def refreshed(warehouse: Warehouse) -> int:
+    """Compute features and labels again where they are stale; how many rows that wrote."""
+    return refresh_technical(warehouse, "run").written + refresh_labels(warehouse, CALENDAR, "run").written
+
+
+def feature_rows(warehouse: Warehouse) -> list[pl.DataFrame]:
+    """Features and labels without when they became known."""
+    columns = {table: [name for name in table.column_names if name not in ("known_at", "recorded_at")] for table in (TECHNICAL_V1, LABELS)}
+    return [
+        warehouse.read(f"select {', '.join(names)} from {table.full_name} order by {', '.join(table.key)}")
+        for table, names in columns.items()
+    ]
+
+
 class TestDownstream:
     """A held bar, released, leaves no trace but when it became known."""
 
     HISTORY = CALENDAR.sessions[:40]
     FLAGGED = HISTORY[20]
-
-    def refreshed(self, warehouse: Warehouse) -> int:
-        return refresh_technical(warehouse, "run").written + refresh_labels(warehouse, CALENDAR, "run").written
-
-    def tables(self, warehouse: Warehouse) -> list[pl.DataFrame]:
-        """Features and labels without when they became known."""
-        columns = {
-            table: [name for name in table.column_names if name not in ("known_at", "recorded_at")] for table in (TECHNICAL_V1, LABELS)
-        }
-        return [
-            warehouse.read(f"select {', '.join(names)} from {table.full_name} order by {', '.join(table.key)}")
-            for table, names in columns.items()
-        ]
 
     @pytest.fixture
     def pair(self, open_warehouse: Warehouse, empty_database: Path, tmp_path: Path) -> tuple[Warehouse, Warehouse]:
@@ -327,17 +328,17 @@ class TestDownstream:
             landed(warehouse, self.HISTORY[-1], *bars)
         found(open_warehouse, "AAA", self.FLAGGED, "one")
         for warehouse in (open_warehouse, never):
-            self.refreshed(warehouse)
+            refreshed(warehouse)
         return open_warehouse, never
 
     def test_a_release_and_a_run_restore_what_would_have_been(self, pair: tuple[Warehouse, Warehouse]) -> None:
         held, never = pair
-        features, _ = self.tables(held)
+        features, _ = feature_rows(held)
         assert features.filter(symbol="AAA", session=self.FLAGGED).is_empty()
-        assert not any(left.equals(right) for left, right in zip(self.tables(held), self.tables(never), strict=True))
+        assert not any(left.equals(right) for left, right in zip(feature_rows(held), feature_rows(never), strict=True))
         decided(held, "release", "AAA", self.FLAGGED)
-        assert self.refreshed(held) > 0
-        for left, right in zip(self.tables(held), self.tables(never), strict=True):
+        assert refreshed(held) > 0
+        for left, right in zip(feature_rows(held), feature_rows(never), strict=True):
             assert left.equals(right)
         instants = held.read(
             "select symbol, session >= $flagged as later, max(known_at) as newest from feature_store.technical_v1 group by all order by all",
@@ -346,16 +347,16 @@ class TestDownstream:
         released = CALENDAR.known_at(self.HISTORY[-1]) + TICK
         before, last = CALENDAR.known_at(self.HISTORY[19]), CALENDAR.known_at(self.HISTORY[-1])
         assert instants["newest"].to_list() == [before, released, before, last]  # BBB's rows are as they were
-        assert self.refreshed(held) == 0
+        assert refreshed(held) == 0
 
     def test_a_confirmation_after_a_release_takes_the_bar_out_again(self, pair: tuple[Warehouse, Warehouse]) -> None:
         held, _ = pair
-        before = self.tables(held)
+        before = feature_rows(held)
         decided(held, "release", "AAA", self.FLAGGED)
-        self.refreshed(held)
+        refreshed(held)
         decided(held, "confirm", "AAA", self.FLAGGED, by="lee", overrule=True)
-        self.refreshed(held)
-        for left, right in zip(self.tables(held), before, strict=True):
+        refreshed(held)
+        for left, right in zip(feature_rows(held), before, strict=True):
             assert left.equals(right)
 
     def test_what_was_known_before_a_release_stays_as_it_was(self, pair: tuple[Warehouse, Warehouse]) -> None:
@@ -368,7 +369,7 @@ class TestDownstream:
 
         before, bars = read(), clean(held, then)
         decided(held, "release", "AAA", self.FLAGGED)
-        self.refreshed(held)
+        refreshed(held)
         assert default_as_of(held, SOURCE, CALENDAR, self.HISTORY[-1]) > then
         assert clean(held, then) == bars
         assert read().equals(before)
@@ -390,11 +391,11 @@ def story(seed: int, nights: int) -> list[Step]:
         if night and draw.random() < 0.5:  # the vendor corrects a bar, and what was decided about it holds no more
             at = draw.choice(sorted(bars))
             bars[at] = bar(*at, round(100 + draw.gauss(0, 1), 2), **(BAD if draw.random() < 0.5 else {}))
-        steps += [_landing(session, list(bars.values()), f"{seed} {night}"), judged, _features]
+        steps += [_landing(session, list(bars.values()), f"{seed} {night}"), judged, refreshed]
         suspicious = sorted(at for at, row in bars.items() if row["high"] == BAD["high"])
         for at in draw.sample(suspicious, min(2, len(suspicious))):
             steps.append(_deciding(at, draw.choice(["release", "confirm"]), draw.choice(["kim", "lee"])))
-        steps.append(_features)
+        steps.append(refreshed)
     return steps
 
 
@@ -404,11 +405,6 @@ def _landing(session: date, bars: Sequence[Row], batch_id: str) -> Step:
 
 def _deciding(at: tuple[str, date], decision: str, by: str) -> Step:
     return lambda warehouse: decided(warehouse, decision, *at, by=by, overrule=True)
-
-
-def _features(warehouse: Warehouse) -> None:
-    refresh_technical(warehouse, "run")
-    refresh_labels(warehouse, CALENDAR, "run")
 
 
 def hashes(warehouse: Warehouse) -> dict[str, str]:
@@ -441,9 +437,9 @@ def race(path: str, by: str, signal: str) -> None:
     print(json.dumps(outcomes))
 
 
-def started(call: str) -> subprocess.Popen[str]:
-    """A process of its own that runs a function of this module."""
-    return subprocess.Popen([sys.executable, "-c", f"from {__name__} import *\n{call}"], stdout=subprocess.PIPE, text=True)
+def started(call: str, module: str = __name__) -> subprocess.Popen[str]:
+    """A process of its own that runs a function of a module."""
+    return subprocess.Popen([sys.executable, "-c", f"from {module} import *\n{call}"], stdout=subprocess.PIPE, text=True)
 
 
 def stands_ready(process: subprocess.Popen[str]) -> None:
