@@ -30,6 +30,8 @@ GIVEN = "Bars as given hold real errors: those found count as false here, so tha
 CONFIRMED = "False alarms are counted on confirmed bars alone. Precision still counts the real errors found among the others as false."
 SHOWN = 30
 """Critical findings on genuine events that are printed; the report holds all."""
+NAMES = ("kind", "event", "rule", "detector", "symbol", "session")
+"""Columns that are printed whole."""
 CAVEATS = (
     "Precision depends on the rates at which faults were put in; recall and false alarms on bars as given do not.",
     "With its own session alone a wrong bar that is possible in itself can hardly be told from news: recall there is far lower, by nature.",
@@ -161,8 +163,9 @@ def show(found: Report, console: Console) -> None:
     interval = pl.format("{} to {}", *(_text(end, 2) for end in ("low", "high")))
     events = found.events.with_columns(_text("per_10000", 2), interval=interval).drop("low", "high")
     _print(console, "Critical bars among genuine events and recorded actions: per 10,000, with Wilson's 95 % interval", events)
-    if found.alarming_events.height:
-        _print(console, "Critical findings on genuine events, to be looked at", found.alarming_events.head(SHOWN).drop("detector"))
+    once = found.alarming_events.unique(["symbol", "session", "rule"], keep="last", maintain_order=True)
+    if once.height:
+        _print(console, "Critical findings on genuine events, to be looked at", once.head(SHOWN).drop("detector"))
     _print(console, "Bars found by rule: as given, and with faults in those on faulty bars and on others", found.rules)
     for note in found.notes:
         console.print(note, markup=False, soft_wrap=True)
@@ -171,7 +174,7 @@ def show(found: Report, console: Console) -> None:
 def _print(console: Console, title: str, frame: pl.DataFrame) -> None:
     table = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
     for name, dtype in frame.schema.items():
-        table.add_column(name.replace("_", " "), justify="right" if dtype.is_numeric() else "left")
+        table.add_column(name.replace("_", " "), justify="right" if dtype.is_numeric() else "left", no_wrap=name in NAMES)
     for row in frame.iter_rows():
         table.add_row(*("" if value is None else escape(f"{value:,}" if isinstance(value, int) else str(value)) for value in row))
     console.print(table)
