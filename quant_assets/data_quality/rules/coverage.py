@@ -92,20 +92,16 @@ def missing_session(bars: pl.DataFrame, calendar: TradingCalendar, listings: pl.
         return NOTHING
     places = calendar.frame(calendar.sessions[0], calendar.sessions[-1]).select("session", "ordinal")
     holes = _holes(regular)
-    if listings is not None:
-        listed = _listed(listings, places, regular)
-        spans = regular.group_by("symbol").agg(first=pl.col("ordinal").min(), last=pl.col("ordinal").max())
-        ends = listed.join(spans, on="symbol", how="left").with_columns(share=pl.lit(0.0), next_known_at=pl.lit(None, pl.Datetime("us")))
-        never = pl.col("first").is_null()
-        outer = [
-            ends.with_columns(start="from", end=pl.when(never).then("until").otherwise(pl.min_horizontal(pl.col("first") - 1, "until"))),
-            ends.filter(~never).with_columns(start=pl.max_horizontal(pl.col("last") + 1, "from"), end="until"),
-        ]
-        holes = pl.concat([holes, *(part.select(holes.columns) for part in outer)])
-        holes = holes.join(listed.select("symbol", listed=pl.lit(value=True)), on="symbol", how="left")
+    if listings is None:
+        holes = holes.with_columns(until=pl.lit(None, pl.Int32)).filter(pl.col("end").is_not_null())
     else:
-        holes = holes.with_columns(listed=pl.lit(None, pl.Boolean))
-    named = pl.col("listed").is_not_null() | (pl.col("sessions") <= NAMED)
+        listed = _listed(listings, places, regular)
+        firsts = regular.group_by("symbol").agg(first=pl.col("ordinal").min())
+        before = listed.join(firsts, on="symbol", how="left").select("symbol", start="from", end=pl.col("first") - 1, share=pl.lit(0.0))
+        holes = pl.concat([holes, before], how="diagonal").join(listed, on="symbol", how="left")
+        holes = holes.with_columns(start=pl.max_horizontal("start", "from"), end=pl.min_horizontal("end", "until"))
+    listed_now = pl.col("until").is_not_null()
+    named = listed_now | (pl.col("sessions") <= NAMED)
     missing = (
         holes.with_columns(sessions=pl.col("end") - pl.col("start") + 1)
         .filter((pl.col("sessions") > 0) & (pl.col("share") <= OFTEN_MISSES))
@@ -116,7 +112,7 @@ def missing_session(bars: pl.DataFrame, calendar: TradingCalendar, listings: pl.
         .with_columns(pl.col("ordinal").cast(pl.Int32))
         .join(places, on="ordinal")
         .join(regular.group_by("ordinal").agg(others_known_at=pl.col("known_at").max()), on="ordinal", how="left")
-        .with_columns(known_at=pl.when(pl.col("listed")).then(pl.coalesce("others_known_at", "next_known_at")).otherwise("next_known_at"))
+        .with_columns(known_at=pl.when(listed_now).then(pl.coalesce("others_known_at", "next_known_at")).otherwise("next_known_at"))
         .filter(pl.col("known_at").is_not_null())
         .join(partial_session(bars), on=["symbol", "session"], how="anti")
         .sort("symbol", "session")
@@ -125,11 +121,10 @@ def missing_session(bars: pl.DataFrame, calendar: TradingCalendar, listings: pl.
     rate = (100 * pl.col("share")).round(1)
     late = pl.format("no bar for {} sessions from this one on; {} % of those before had none", "sessions", rate)
     own = pl.format("no bar while it is listed; {} % of the sessions before had none", rate)
-    listed_now = missing.filter(pl.col("listed").is_not_null())
     return pl.concat(
         [
-            findings(listed_now, "missing_session", own, score=score),
-            findings(missing.filter(pl.col("listed").is_null()), "missing_session", late, score=score, detector="rules_next_session"),
+            findings(missing.filter(listed_now), "missing_session", own, score=score),
+            findings(missing.filter(~listed_now), "missing_session", late, score=score, detector="rules_next_session"),
         ]
     )
 
@@ -211,22 +206,24 @@ def ticker_reuse(bars: pl.DataFrame, listings: pl.DataFrame | None = None) -> pl
 
 
 def _holes(regular: pl.DataFrame) -> pl.DataFrame:
-    """Runs of sessions between two bars of a symbol, with the share of earlier sessions that it had missed before."""
-    new = (pl.col("symbol") != pl.col("symbol").shift(1)).fill_null(value=True)
-    marked = regular.with_row_index("row").with_columns(new=new, before=pl.col("ordinal").shift(1))
-    starts = marked["new"].to_numpy()
-    row = np.flatnonzero(~starts & (marked["ordinal"] - marked["before"] > 1).fill_null(value=False).to_numpy())
-    first = np.maximum.accumulate(np.where(starts, np.arange(len(starts)), 0))[row]
-    ordinals = regular["ordinal"].to_numpy()
-    past = np.maximum(first, row - 1 - PAST)
-    span = ordinals[row - 1] - ordinals[past]
-    missed = span - (row - 1 - past)
+    """Runs of sessions after a bar without another of its symbol, the last with a null `end`, and the share it missed before."""
+    following = regular.select(
+        same=(pl.col("symbol") == pl.col("symbol").shift(-1)).fill_null(value=False), next=pl.col("ordinal").shift(-1)
+    )
+    same, ordinals = following["same"].to_numpy(), regular["ordinal"].to_numpy()
+    place = np.arange(len(same))
+    starts = np.concatenate([[True], ~same[:-1]])
+    row = np.flatnonzero(~same | (following["next"].fill_null(0).to_numpy() > ordinals + 1))
+    past = np.maximum(np.maximum.accumulate(np.where(starts, place, 0))[row], row - PAST)
+    span = ordinals[row] - ordinals[past]
+    known = pl.Series(same[row])
+    after = regular["known_at"].shift(-1)[row]
     return regular[row].select(
         "symbol",
-        start=pl.Series(ordinals[row - 1] + 1, dtype=pl.Int32),
-        end=pl.col("ordinal") - 1,
-        share=pl.Series(missed / np.maximum(span, ABSENCE)),
-        next_known_at="known_at",
+        start=pl.col("ordinal") + 1,
+        end=pl.when(known).then(following["next"][row] - 1),
+        share=pl.Series((span - (row - past)) / np.maximum(span, ABSENCE)),
+        next_known_at=pl.when(known).then(after),
     )
 
 

@@ -39,7 +39,8 @@ def stale_close(bars: pl.DataFrame) -> pl.DataFrame:
     """
     regular = one_per_session(bars)
     same = {name: pl.col(name).eq(pl.col(name).shift(1)).fill_null(value=False) for name in (*PRICES, "symbol")}
-    traded = (pl.col("volume") > 0).fill_null(value=False)
+    finite = pl.all_horizontal(pl.col(name).is_finite() for name in (*PRICES, "volume"))
+    traded = (finite & (pl.col("volume") > 0)).fill_null(value=False)
     flags = regular.select(
         new=~same["symbol"],
         traded=traded,
