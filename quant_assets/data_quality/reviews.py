@@ -141,8 +141,8 @@ def review(warehouse: Warehouse, calendar: TradingCalendar, decisions: Sequence[
     before it stays as it was. A decision that its person has made already writes nothing. Raises `ReviewRefused` where
     there is no such finding, and where somebody decided otherwise or before, unless it overrules.
     """
-    recorded_at = utc_now()
     with warehouse.transaction() as connection:
+        recorded_at = utc_now()
         return [_decide(connection, warehouse.preferred_source, calendar, decision, as_of, recorded_at) for decision in decisions]
 
 
@@ -159,8 +159,8 @@ def findings_under_review(
 ) -> pl.DataFrame:
     """Findings of a severity on the newest versions of the preferred source's bars, newest session first, with the decision that stands.
 
-    Columns of `data_quality.anomalies` and `decision`, `decided_by`, `decided_at`, `reason`, `recorded_at` of the review (null: undecided). Released ones
-    are left out unless asked for; `undecided` leaves confirmed ones out too.
+    Columns of `data_quality.anomalies` and, of the review, `decision`, `decided_by`, `decided_at`, `reason`, `recorded_at` (null:
+    undecided). Released ones are left out unless asked for; `undecided` leaves confirmed ones out too.
     """
     return warehouse.read(
         f"""
