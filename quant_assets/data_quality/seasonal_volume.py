@@ -40,7 +40,8 @@ MOST = 8
 LEVEL, WINDOW, LEAST = 42, 150, 63
 """Sessions of the market's usual volume, of a model's history, and the known volumes that it must hold."""
 RESIDUAL = (8.0, 16.0, 26.0, 40.0)  # in the usual scatter, what the shares `RATES` of clean bars exceed
-_MAD_TO_SIGMA, _LEAST_SCATTER, _BOUND = 1.4826, 0.15, 4.0
+_MAD_TO_SIGMA, _LEAST_SCATTER = 1.4826, 0.15
+_SEASON = 2.0  # log volume: what a season may lift a session by is no spike
 
 
 class VolumeModel(Protocol):
@@ -72,7 +73,7 @@ class MSTLVolume:
         ahead = int(np.busday_count(days[-1], day)) - 1
         # Its own robust weights cost ten times as long; a past spike is bounded instead.
         usual = np.median(values)
-        bound = _BOUND * _scatter(values - usual)
+        bound = max(4 * _scatter(values - usual), _SEASON)
         fitted = MSTL(np.clip(values, usual - bound, usual + bound), periods=self.periods, iterate=1).fit()
         seasons = zip(fitted.seasonal.T, self.periods, strict=True)
         return float(fitted.trend[-1] + sum(season[ahead % period - period] for season, period in seasons)), _scatter(fitted.resid)
