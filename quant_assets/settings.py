@@ -60,6 +60,7 @@ class Settings(BaseSettings):
 
     anomaly_critical_rate: float = Field(1e-4, gt=0, lt=0.5)
     anomaly_warning_rate: float = Field(1e-3, gt=0, lt=0.5)
+    volume_model: Literal["mstl", "prophet"] = "mstl"
 
     horizon: Literal[1, 5, 20] = 1
     train_min_sessions: int = Field(252, ge=60)

@@ -7,6 +7,7 @@ import dagster as dg
 from quant_assets.assets import DATA_ENGINEERING, markdown_table, row_count, table_spec
 from quant_assets.data_quality.quarantine import quarantine
 from quant_assets.data_quality.reviews import EVERY_RULE, desk_clock, parse_decision, review
+from quant_assets.data_quality.seasonal_volume import volume_model
 from quant_assets.market_data.assets import BARS
 from quant_assets.partitions import SESSIONS
 from quant_assets.resources import AS_OF_TAG, DeskResource, WarehouseResource
@@ -36,7 +37,14 @@ def data_quality(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Judge every bar known as of the run; critical findings hold their bar out of `clean_bars`."""
-    fresh = quarantine(warehouse.client, desk.settings.source, desk.calendar, context.run.run_id, desk.settings.anomaly_rates)
+    fresh = quarantine(
+        warehouse.client,
+        desk.settings.source,
+        desk.calendar,
+        context.run.run_id,
+        desk.settings.anomaly_rates,
+        volume_model(desk.settings.volume_model),
+    )
     with warehouse.get_connection() as connection:
         by_rule = fresh.group_by("rule", "severity").len("new").sort("rule")
         yield dg.MaterializeResult(

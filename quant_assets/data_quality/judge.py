@@ -13,8 +13,12 @@ from datetime import date
 import polars as pl
 
 from quant_assets.clock import TradingCalendar
-from quant_assets.data_quality.findings import CRITICAL_RATE, INFO_RATE, NOTHING, WARNING_RATE, findings, severity
-from quant_assets.data_quality.rules import identity, prices
+from quant_assets.data_quality.findings import CRITICAL_RATE, INFO_RATE, WARNING_RATE, findings, severity
+from quant_assets.data_quality.rules import actions as action_rules
+from quant_assets.data_quality.rules import coverage, identity, moves, prices, units, volumes
+from quant_assets.data_quality.rules.coverage import one_per_session
+from quant_assets.data_quality.seasonal_volume import VolumeModel, seasonal_volume
+from quant_assets.data_quality.suspicion.panel_features import PanelFeatures
 from quant_assets.data_quality.suspicion.scores import SIGHT, Variant, suspicions
 from quant_assets.feature_store.adjustment import forward_adjusted
 
@@ -65,36 +69,63 @@ def judge(
     calendar: TradingCalendar,
     sessions: Sequence[date] | None = None,
     rates: tuple[float, float] = (CRITICAL_RATE, WARNING_RATE),
+    listings: pl.DataFrame | None = None,
+    volume_model: VolumeModel | None = None,
 ) -> Judgement:
-    """Every finding about the bars of the given sessions (sorted; else all), each with the sight of its detector.
+    """Every finding about the bars of a panel, each by a detector whose sight is known.
 
-    `rates` are the shares of clean bars that may be called critical, and at least a warning.
+    With `sessions` (sorted), those whose bars are new, the costly detectors judge only these and what they tell of earlier ones;
+    what the rules say of other sessions is told as well.
+    `rates` are the shares of clean bars that may be called critical, and at least a warning. `listings` (`symbol`, `ticker`,
+    `valid_from`, `valid_to`) say who was listed when, where that is known; `volume_model` replaces the default one.
     """
     panel = prepared(bars, actions, calendar)
-    learned, not_judged = suspicious_closes(panel, sessions)
-    found = pl.concat([prices.ohlc_order(panel), prices.non_positive_price(panel), identity.identical_series(panel), *learned])
-    if sessions is not None:
-        found = found.filter(pl.col("session").is_in(list(sessions)))
+    features = moves.adjusted_features(panel)
+    learned, not_judged = suspicious_closes(panel, features, sessions)
+    found = pl.concat(
+        [
+            prices.ohlc_order(panel),
+            prices.non_positive_price(panel),
+            coverage.duplicate_bar(panel),
+            coverage.closed_session(panel, calendar),
+            coverage.missing_session(panel, calendar, listings),
+            coverage.partial_session(panel),
+            coverage.repeated_session(panel, features),
+            coverage.ticker_reuse(panel, listings),
+            identity.identical_series(panel),
+            units.unit_errors(panel),
+            action_rules.impossible_actions(panel, actions),
+            action_rules.splits(panel, actions),
+            action_rules.dividends(panel, actions),
+            action_rules.adjusted_closes(panel, actions),
+            moves.jump_without_cause(panel, features),
+            moves.spike_and_revert(panel, features),
+            moves.close_off_next_open(panel, features),
+            volumes.stale_close(panel),
+            volumes.zero_volume_move(panel),
+            volumes.volume_spike(panel, features),
+            seasonal_volume(panel, features, calendar, sessions, volume_model),
+            *learned,
+        ]
+    )
     return Judgement(found.with_columns(severity("score", rates)), not_judged)
 
 
-def suspicious_closes(panel: pl.DataFrame, sessions: Sequence[date] | None = None) -> tuple[list[pl.DataFrame], pl.DataFrame]:
+def suspicious_closes(
+    panel: pl.DataFrame, features: PanelFeatures, sessions: Sequence[date] | None = None
+) -> tuple[list[pl.DataFrame], pl.DataFrame]:
     """What the learned scores say, by each detector: all that is rarer than one clean bar in a hundred, and a session's highest 1 %."""
-    adjusted = panel.select(
-        "symbol", "session", *(pl.col(f"adj_{name}").alias(name) for name in ("open", "high", "low", "close", "volume"))
-    )
-    days = panel["session"].unique().sort()
-    in_sight = {detector: days.head(max(0, len(days) - sight)) for detector, sight in SIGHT.items()}  # others are judged once they are
-    wanted = {
-        detector: (near if sessions is None else near.filter(near.is_in(list(sessions)))).to_list() for detector, near in in_sight.items()
-    }
-    told, notes = [NOTHING], [pl.DataFrame(schema={"reason": pl.String, "bars": pl.get_index_type()})]
-    for detector, scores in suspicions(adjusted, wanted).items():
+    days = features.sessions
+    first, last = (0, len(days)) if sessions is None else (int((days < sessions[0]).sum()), int((days <= sessions[-1]).sum()))
+    # A session is judged once all that a detector looks at is there.
+    wanted = {detector: days[max(0, first - sight) : min(last, max(0, len(days) - sight))].to_list() for detector, sight in SIGHT.items()}
+    told, notes = [], [pl.DataFrame(schema={"reason": pl.String, "bars": pl.get_index_type()})]
+    for detector, scores in suspicions(features, wanted).items():
         share = SHARES[detector]
         scored = scores.with_columns(score=(1 - (1 - pl.col("score")) / share).clip(0.0, 1.0))
         highest = pl.col("log_odds").rank("ordinal", descending=True).over("session") <= (pl.len().over("session") * INFO_RATE).ceil()
         kept = scored.filter(pl.col("error_size").is_not_null(), (pl.col("score") >= 1 - INFO_RATE) | highest)
-        offenders = kept.join(panel.select("symbol", "session", "known_at", "close"), on=["symbol", "session"])
+        offenders = kept.join(one_per_session(panel).select("symbol", "session", "known_at", "close"), on=["symbol", "session"])
         offenders = _known_once(offenders, panel, days, SIGHT[detector])
         told.append(findings(offenders, "suspicious_close", _IN_WORDS, score=pl.col("score"), known_at="found_at", detector=detector))
         if detector == "next_session":

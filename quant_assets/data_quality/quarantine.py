@@ -16,6 +16,7 @@ import polars as pl
 from quant_assets.clock import TradingCalendar, utc_now
 from quant_assets.data_quality.findings import CRITICAL_RATE, NOTHING, WARNING_RATE
 from quant_assets.data_quality.judge import BAR_COLUMNS, DETECTOR_SIGHT, LOOKBACK, judge
+from quant_assets.data_quality.seasonal_volume import VolumeModel
 from quant_assets.schemas import ANOMALIES, JUDGED_BATCHES
 from quant_assets.warehouse import Warehouse, append_ledger, append_versions, query
 
@@ -28,6 +29,7 @@ def quarantine(
     calendar: TradingCalendar,
     run_id: str,
     rates: tuple[float, float] = (CRITICAL_RATE, WARNING_RATE),
+    volume_model: VolumeModel | None = None,
 ) -> pl.DataFrame:
     """Judge every version of a bar that has not been judged, and what it may tell of the bars before it; returns the new findings.
 
@@ -39,7 +41,7 @@ def quarantine(
         return NOTHING
     found, notes = [NOTHING], [pl.DataFrame(schema={"reason": pl.String, "bars": pl.Int64})]
     for stretch in _stretches(warehouse, source, landed):
-        fresh, not_judged = _judged(warehouse, source, calendar, landed, stretch, rates)
+        fresh, not_judged = _judged(warehouse, source, calendar, landed, stretch, rates, volume_model)
         found.append(fresh)
         notes.append(not_judged)
     findings = pl.concat(found).unique(ANOMALIES.key, keep="first", maintain_order=True)
@@ -118,7 +120,13 @@ def _stretches(warehouse: Warehouse, source: str, landed: pl.DataFrame) -> Itera
 
 
 def _judged(
-    warehouse: Warehouse, source: str, calendar: TradingCalendar, landed: pl.DataFrame, stretch: _Stretch, rates: tuple[float, float]
+    warehouse: Warehouse,
+    source: str,
+    calendar: TradingCalendar,
+    landed: pl.DataFrame,
+    stretch: _Stretch,
+    rates: tuple[float, float],
+    volume_model: VolumeModel | None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The findings about a stretch's bars, and about those before them in whose sight they are; and what could not be judged."""
     with warehouse.connect() as connection:
@@ -141,9 +149,13 @@ def _judged(
             " where source = $source and session >= $since",
             known,
         )
+        listings = query(
+            connection,
+            "select symbol, ticker, valid_from, valid_to from market_data.instruments_as_of($last) where source = $source",
+            {"source": source, "last": stretch.last},
+        )
     # What a corrected bar tells of those after it was not known when they were judged: they stand.
-    sessions = days[max(0, first - _REACH) : last + 1].to_list()
-    judgement = judge(bars, actions, calendar, sessions, rates)
+    judgement = judge(bars, actions, calendar, days[first : last + 1].to_list(), rates, listings, volume_model)
     order = (
         bars.select("symbol", "session").sort("symbol", "session").with_columns(nth=pl.int_range(pl.len()).over("symbol")).sort("session")
     )

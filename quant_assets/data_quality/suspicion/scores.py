@@ -94,14 +94,15 @@ def suspicion(
     """
     if variant not in get_args(Variant):
         raise ValueError(f"variant {variant!r} is none of {', '.join(get_args(Variant))}.")
-    return suspicions(bars, {variant: sessions}, {} if calibration is None else {variant: calibration})[variant]
+    return suspicions(panel_features(bars), {variant: sessions}, {} if calibration is None else {variant: calibration})[variant]
 
 
 def suspicions(
-    bars: pl.DataFrame, sessions: Mapping[Variant, Collection[date] | None], calibrations: Mapping[Variant, Calibration] | None = None
+    features: PanelFeatures,
+    sessions: Mapping[Variant, Collection[date] | None],
+    calibrations: Mapping[Variant, Calibration] | None = None,
 ) -> dict[Variant, pl.DataFrame]:
     """What `suspicion` says by several variants, each of its own sessions (None: all): what they share is weighed once."""
-    features = panel_features(bars.select("symbol", "session", "open", "high", "low", "close", "volume"))
     scales = {**CALIBRATIONS, **(calibrations or {})}
     days = features.sessions
     wanted = {variant: days if asked is None else days.filter(days.is_in(list(asked))) for variant, asked in sessions.items()}
