@@ -37,6 +37,8 @@ LIKELY, CERTAIN = 3.5, 6.0
 """Gains in log likelihood from which another amount is believed: a warning, critical."""
 LIKELY_POOLED = 2.0
 """The same for several dividends together. Of 3,872 real dividends below `TINY` one reaches it."""
+LIKELY_ALIKE = 0.5
+"""The same where a hundred times the dividend is what was paid before (within a factor of 1.5)."""
 TINY = 0.005
 """Of the price: only smaller dividends can be a hundredth of what was paid."""
 SLIGHT = 3e-4
@@ -267,7 +269,8 @@ def dividends(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
     """Bars at which a dividend is told that the price does not confirm.
 
     Rules `dividend_too_large` (the price falls as for a hundredth of it, or for none), `dividend_too_small` (the dividends of
-    the last `POOLED` sessions are tiny, and together the price falls as for a hundred times as much) and `dividend_repeated`
+    the last `POOLED` sessions are tiny, and together the price falls as for a hundred times as much, or one of them is a
+    hundredth of those before it) and `dividend_repeated`
     (the same amount, or a hundred times it, within a few sessions). How well an amount fits is the log likelihood (Student's
     t, 3 degrees of freedom) of the fall to the open or to the close, whichever fits it better, in units of the usual move.
     """
@@ -301,7 +304,14 @@ def _too_large(paid: pl.DataFrame) -> pl.DataFrame:
 
 
 def _too_small(paid: pl.DataFrame) -> pl.DataFrame:
-    tiny = paid.filter(pl.col("share") <= TINY).with_columns(gain=pl.col("hundredfold") - pl.col("as_told"))
+    ratios = (
+        pl.when(pl.col("place") - pl.col("place").shift(n) <= POOLED)
+        .then(100 * pl.col("dividend") / pl.col("dividend").shift(n))
+        .over("symbol")
+        for n in range(1, 5)
+    )
+    alike = pl.any_horizontal(ratio.is_between(1 / 1.5, 1.5) for ratio in ratios).fill_null(False)
+    tiny = paid.with_columns(alike=alike, gain=pl.col("hundredfold") - pl.col("as_told")).filter(pl.col("share") <= TINY)
     if tiny.is_empty():
         return NOTHING
     pooled = tiny.rolling("place", period=f"{POOLED}i", group_by="symbol").agg(
@@ -310,9 +320,8 @@ def _too_small(paid: pl.DataFrame) -> pl.DataFrame:
         pl.col("known_here").max().alias("pooled_known"),
         pl.len().alias("n"),
     )
-    small = tiny.join(pooled, on=["symbol", "session"]).filter(
-        pl.col("pooled") >= pl.when(pl.col("n") > 1).then(LIKELY_POOLED).otherwise(LIKELY)
-    )
+    likely = pl.col("pooled") >= pl.when(pl.col("n") > 1).then(LIKELY_POOLED).otherwise(LIKELY)
+    small = tiny.join(pooled, on=["symbol", "session"]).filter(likely | (pl.col("alike") & (pl.col("gain") >= LIKELY_ALIKE)))
     told = pl.format(
         "a dividend of {} on {} ({} such in {} sessions): the price fell as for a hundred times as much",
         _number("dividend"),

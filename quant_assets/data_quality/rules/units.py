@@ -30,8 +30,8 @@ def unit_errors(bars: pl.DataFrame) -> pl.DataFrame:
 
     By the session alone: ×10, and ×100 or /100 and further as long as the stretch is short, unless the volume moved the
     other way as in a split (critical); /10 is a warning, for a share can lose nine tenths in a day. Once the price is back
-    within `STRETCH` sessions, every bar of the stretch is critical. The last bar before a change by 100 or more that lasts
-    is a warning where the vendor restates its history, for either side can be the wrong one.
+    within `STRETCH` sessions, every bar of the stretch is critical. The last bar before a change that lasts is a
+    warning where the vendor restates its history, for either side can be the wrong one.
 
     Takes bars as `judge.prepared` gives them; those without a positive close are passed over. Proposes the close in the
     other unit.
@@ -102,7 +102,7 @@ def _whole_bars(measured: pl.DataFrame) -> pl.DataFrame:
         told = pl.format("{}; back after {} sessions", detail, "back_after")
         known = pl.max_horizontal(here, "known_back")
         found.append(findings(back.filter(which), "unit_error", told, score=1.0, known_at=known, suggestion=proposed, detector=detector))
-    lasting = off.filter(~ten & pl.col("stays") & ~pl.col("inverse") & (pl.col("step") >= FLOOR) & (pl.col("basis") == "restated"))
+    lasting = off.filter(pl.col("stays") & ~pl.col("inverse") & (pl.col("step") >= FLOOR) & (pl.col("basis") == "restated"))
     lasting = lasting.filter(pl.col("before_session").is_not_null()).with_columns(
         late=pl.max_horizontal(here, "known_lasting"),
         session="before_session", known_at="before_known_at", close="before_close",
