@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quant_assets.clock import TradingCalendar, calendar_of, utc_now
+from quant_assets.data_quality.quality_commands import quality
 from quant_assets.data_quality.quarantine_commands import quarantine
 from quant_assets.errors import ConfigurationError, QuantAssetsError
 from quant_assets.settings import Settings, load_settings
@@ -107,6 +108,7 @@ def train(as_of: str | None) -> None:
 
 
 main.add_command(quarantine)
+main.add_command(quality)
 
 
 @main.command()

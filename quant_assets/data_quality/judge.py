@@ -129,7 +129,11 @@ def suspicious_closes(
         offenders = _known_once(offenders, panel, days, SIGHT[detector])
         told.append(findings(offenders, "suspicious_close", _IN_WORDS, score=pl.col("score"), known_at="found_at", detector=detector))
         if detector == "next_session":
-            notes.append(scores.filter(pl.col("score") == 0, pl.col("note").is_not_null()).group_by(reason="note").len("bars"))
+            notes.append(
+                scores.filter(pl.col("score") == 0, pl.col("note").is_not_null())
+                .group_by(reason=pl.col("note").str.strip_prefix("not judged: "))
+                .len("bars")
+            )
     return told, pl.concat(notes).sort("reason").cast({"bars": pl.Int64})
 
 

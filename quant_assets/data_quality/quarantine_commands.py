@@ -57,7 +57,7 @@ def list_findings(
     from quant_assets.settings import load_settings
 
     with exit_codes():
-        warehouse, _ = _desk(load_settings())
+        warehouse, _ = opened(load_settings())
         found = findings_under_review(
             warehouse,
             severity=severity,
@@ -95,7 +95,7 @@ def _decisive(name: str, help_text: str) -> Callable[..., None]:
         with exit_codes():
             settings = load_settings()
             decision = parse_decision(symbol, session, rule or EVERY_RULE, name, by or _user(), reason, version, overrule)
-            warehouse, calendar = _desk(settings)
+            warehouse, calendar = opened(settings)
             instant = desk_clock(warehouse, calendar, make_source(settings, calendar, utc_now()).live, as_of)
             (outcome,) = review(warehouse, calendar, [decision], instant)
             warehouse.refresh_read_copy()
@@ -111,7 +111,7 @@ release = _decisive("release", "Let a bar go on: what the rules say of it is a f
 confirm = _decisive("confirm", "Keep a bar held back: what the rules say of it is right.")
 
 
-def _desk(settings: Settings) -> tuple[Warehouse, TradingCalendar]:
+def opened(settings: Settings) -> tuple[Warehouse, TradingCalendar]:
     """The warehouse with its readers' copy, and the calendar; nothing is made where no run has been."""
     from quant_assets.clock import calendar_of
     from quant_assets.warehouse import Warehouse
