@@ -119,7 +119,11 @@ def missing_session(bars: pl.DataFrame, calendar: TradingCalendar, listings: pl.
     )
     score = pl.when(pl.col("share") <= SELDOM_MISSES).then(1.0).otherwise(1 - pl.col("share"))
     rate = (100 * pl.col("share")).round(1)
-    late = pl.format("no bar for {} sessions from this one on; {} % of those before had none", "sessions", rate)
+    late = (
+        pl.when(pl.col("others_known_at").is_null())
+        .then(pl.lit("no symbol has a bar in this session: the delivery is missing"))
+        .otherwise(pl.format("no bar for {} sessions from this one on; {} % of those before had none", "sessions", rate))
+    )
     own = pl.format("no bar while it is listed; {} % of the sessions before had none", rate)
     return pl.concat(
         [

@@ -109,6 +109,13 @@ class TestRegression:
         assert findings["detail"][0] == "no bar, like 12 of the 30 symbols that had one the session before: the delivery is partial"
         assert missing_session(panel(bars, calendar), calendar).is_empty()  # said once
 
+    def test_a_missing_delivery_is_told_with_the_next_one(self, calendar: TradingCalendar) -> None:
+        days = sessions(calendar, 160)
+        findings = missing_session(panel(traded(1, calendar).filter(pl.col("session") != days[100]), calendar), calendar)
+        assert found(findings) == [(f"S{n:02d}", days[100]) for n in range(30)]
+        assert set(findings["detail"]) == {"no symbol has a bar in this session: the delivery is missing"}
+        assert {known.date() for known in findings["known_at"]} == {days[101]}
+
     def test_a_stale_delivery_and_one_that_ran_ahead(self, calendar: TradingCalendar) -> None:
         days, symbols = sessions(calendar, 160), [f"S{n:02d}" for n in range(20)]
         ready = panel(shifted_session(traded(1, calendar), symbols, days[100], days[99]), calendar)
