@@ -25,12 +25,15 @@ _PAST = {RELEASE: "released", CONFIRM: "confirmed"}
 _FINDINGS = """
     select finding.* exclude recorded_at, review.decision, review.decided_by, review.decided_at, review.reason, review.recorded_at
     from data_quality.anomalies as finding
-    semi join market_data.latest_daily_bars as bar on bar.source = $source
+    semi join market_data.daily_bars as bar on bar.source = $source
         and bar.symbol = finding.symbol and bar.session = finding.session and bar.known_at = finding.bar_known_at
+    anti join market_data.daily_bars as newer on newer.source = $source
+        and newer.symbol = finding.symbol and newer.session = finding.session and newer.known_at > finding.bar_known_at
     left join (
         select * from data_quality.reviews
         qualify row_number() over (partition by symbol, session, rule, bar_known_at order by decided_at desc) = 1
     ) as review using (symbol, session, rule, bar_known_at)
+    where {which}
 """
 """Every finding on the newest version of a bar, with the decision that stands (null: nobody has decided)."""
 
@@ -164,8 +167,8 @@ def findings_under_review(
     """
     return warehouse.read(
         f"""
-        select * from ({_FINDINGS})
-        where severity = $severity and ($released or decision is distinct from '{RELEASE}') and not ($undecided and decision is not null)
+        select * from ({_FINDINGS.format(which="severity = $severity")})
+        where ($released or decision is distinct from '{RELEASE}') and not ($undecided and decision is not null)
             and ($symbol is null or symbol = $symbol) and ($rule is null or rule = $rule)
             and ($first is null or session >= $first) and ($last is null or session <= $last)
         order by session desc, score desc, symbol, rule, detector
@@ -187,8 +190,8 @@ def _decide(
     connection: Connection, source: str, calendar: TradingCalendar, decision: Decision, as_of: datetime, recorded_at: datetime
 ) -> Outcome:
     bar = {"source": source, "symbol": decision.symbol, "session": decision.session}
-    on_bar = f"select * from ({_FINDINGS}) where symbol = $symbol and session = $session order by rule, detector"
-    critical = query(connection, on_bar, bar).filter(pl.col("severity") == "critical").unique("rule", keep="first", maintain_order=True)
+    on_bar = _FINDINGS.format(which="severity = 'critical' and symbol = $symbol and session = $session") + "order by rule, detector"
+    critical = query(connection, on_bar, bar).unique("rule", keep="first", maintain_order=True)
     chosen = critical if decision.rule == EVERY_RULE else critical.filter(pl.col("rule") == decision.rule)
     replaced = decision.bar_known_at is not None and chosen.filter(pl.col("bar_known_at") == decision.bar_known_at).is_empty()
     if chosen.is_empty() or replaced:
@@ -209,7 +212,7 @@ def _decide(
         recorded_at=pl.lit(recorded_at, pl.Datetime("us")),
     ).select(REVIEWS.column_names)
     append_ledger(connection, REVIEWS, written)
-    now = query(connection, on_bar, bar).filter(pl.col("severity") == "critical", pl.col("decision").ne_missing(RELEASE))
+    now = query(connection, on_bar, bar).filter(pl.col("decision").ne_missing(RELEASE))
     return Outcome(decision, written, unchanged, decided, now.select("rule", "decision").unique(maintain_order=True))
 
 

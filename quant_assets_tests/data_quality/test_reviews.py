@@ -492,7 +492,7 @@ class TestProperties:
         for step in story(seed, nights):
             step(open_warehouse)
         seconds = time.monotonic() - began
-        assert len(decisions(open_warehouse)) == 3
+        assert len(decisions(open_warehouse)) >= 3
         shutil.copyfile(empty_database, tmp_path / "killed.duckdb")
         assert killed_story(tmp_path / "killed.duckdb", seed, nights, [0.3 * seconds, 0.4 * seconds]) == 2
         assert hashes(Warehouse(tmp_path / "killed.duckdb", SOURCE)) == hashes(open_warehouse)
