@@ -23,6 +23,8 @@ BEYOND = 20
 """A jump by less than so many usual moves may be a real one, however near to a ratio."""
 UNITS = math.log(60)
 """From this ratio (log) on the volume must follow, if it is known, for a jump to be a split's."""
+LEAST_JUMP = 0.3
+"""A smaller jump (log) is no forgotten split."""
 NEARBY = 10
 """Sessions around a split within which a jump by its ratio has to do with it."""
 HISTORY = 63
@@ -129,7 +131,11 @@ def splits(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
     split in raw prices at which they do not move: the vendor had adjusted them already) and `split_in_history` (restated
     prices that jump by a split's ratio near its session: adjusted in part, or twice).
     """
-    moved = moves(bars, actions)
+    told = actions.filter(pl.col("kind") == "split").select("symbol")
+    close = pl.when(pl.col("close") > 0).then("close").forward_fill().over("symbol")
+    jumped = bars.filter(close.log().diff().over("symbol").abs() > LEAST_JUMP).select("symbol")
+    # Nothing can be said of the symbols that neither jump nor split: most of them, in no time.
+    moved = moves(bars.join(pl.concat([told, jumped]).unique(), on="symbol", how="semi", maintain_order="left"), actions)
     return pl.concat([NOTHING, _unadjusted(moved), _without_move(moved), _in_history(moved)])
 
 
@@ -141,7 +147,7 @@ def _unadjusted(moved: pl.DataFrame) -> pl.DataFrame:
         last_session=pl.col("session").shift(1).over("symbol"),
         last_known_at=pl.col("known_at").shift(1).over("symbol"),
         known_next=pl.max_horizontal("known_here", pl.col("known_at").shift(-1).over("symbol")),
-    ).filter((pl.min_horizontal(pl.col("move").abs(), pl.col("raw_move").abs()) > 0.3) & (pl.col("split") == 1.0))
+    ).filter((pl.min_horizontal(pl.col("move").abs(), pl.col("raw_move").abs()) > LEAST_JUMP) & (pl.col("split") == 1.0))
     grid = [value for ratio in SPLITS for value in (math.log(ratio), -math.log(ratio))]
     ratios = pl.DataFrame({"log_ratio": grid}, schema={"log_ratio": pl.Float64}).sort("log_ratio")
     jumped = jumped.with_columns(wanted=-pl.col("move")).sort("wanted")
@@ -274,7 +280,8 @@ def dividends(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
     (the same amount, or a hundred times it, within a few sessions). How well an amount fits is the log likelihood (Student's
     t, 3 degrees of freedom) of the fall to the open or to the close, whichever fits it better, in units of the usual move.
     """
-    moved = moves(bars, actions)
+    told = actions.filter(pl.col("kind") == "dividend").select("symbol").unique()
+    moved = moves(bars.join(told, on="symbol", how="semi", maintain_order="left"), actions)
     paid = moved.filter((pl.col("dividend") > 0) & pl.col("before").is_not_null())
     paid = paid.with_columns(
         share=pl.col("dividend") / pl.col("before"),
