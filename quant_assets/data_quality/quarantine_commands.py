@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from quant_assets.settings import Settings
     from quant_assets.warehouse import Warehouse
 
-PLAIN_WIDTH = 180
+PLAIN_WIDTH, NARROW = 180, 140
 DAY = click.DateTime(["%Y-%m-%d"])
 
 
@@ -123,7 +123,7 @@ def opened(settings: Settings) -> tuple[Warehouse, TradingCalendar]:
 
 
 def _show(found: pl.DataFrame, more: int, severity: str) -> None:
-    """Print findings as a table, and how many more there are."""
+    """Print findings as a table, and how many more there are; a narrow terminal gets fewer columns, and the rest below the detail."""
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
@@ -133,19 +133,25 @@ def _show(found: pl.DataFrame, more: int, severity: str) -> None:
     if found.is_empty():
         click.echo(f"No {severity} finding matches.")
         return
-    table = Table(box=SIMPLE_HEAD)
-    for heading in ("symbol", "session", "version", "rule"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("detector", "score", "detail", "suggestion", "decision"):
-        table.add_column(heading, justify="right" if heading == "score" else "left")
-    for row in found.iter_rows(named=True):
-        decided = f"{row['decision']} by {row['decided_by']}: {row['reason']}" if row["decision"] else ""
-        bar = [row["symbol"], str(row["session"]), row["bar_known_at"].isoformat()]
-        finding = [row["rule"], row["detector"], f"{row['score']:.6f}", row["detail"], _suggested(row["suggestion"])]
-        table.add_row(*map(escape, [*bar, *finding, decided]))
     console = wide_console()
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
+    narrow = console.width < NARROW
+    table = Table(box=SIMPLE_HEAD)
+    for heading in ("symbol", "session", *(() if narrow else ("version",)), "rule"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("score", "detail") if narrow else ("detector", "score", "detail", "suggestion", "decision"):
+        table.add_column(heading, justify="right" if heading == "score" else "left", no_wrap=heading == "score")
+    for row in found.iter_rows(named=True):
+        decided = f"{row['decision']} by {row['decided_by']}: {row['reason']}" if row["decision"] else ""
+        suggested, score = _suggested(row["suggestion"]), f"{row['score']:.6f}"
+        if narrow:
+            said = [row["detail"], suggested and f"suggested: {suggested}", decided]
+            cells = [row["symbol"], str(row["session"]), f"{row['rule']}\n{row['detector']}", score, "\n".join(filter(None, said))]
+        else:
+            bar = [row["symbol"], str(row["session"]), row["bar_known_at"].isoformat()]
+            cells = [*bar, row["rule"], row["detector"], score, row["detail"], suggested, decided]
+        table.add_row(*map(escape, cells))
     console.print(table)
     if more > 0:
         click.echo(f"{more:,} more; see them with --limit, or narrow the list with --symbol, --rule, --from and --to.")

@@ -63,6 +63,15 @@ class TestRegression:
             ["BBB", "2020-03-02", "2020-03-02T21:30:00", "one", "rules", "1.000000", "as", "planted", "close", "19.1235"],
         ]
 
+    def test_list_in_a_narrow_terminal_cuts_nothing_off(self, quarantine: Quarantine, monkeypatch: pytest.MonkeyPatch) -> None:
+        quarantine("confirm", "BBB", D1, "--reason", "wrong", "--by", "kim")
+        for name, value in {"FORCE_COLOR": "1", "NO_COLOR": "1", "COLUMNS": "90"}.items():
+            monkeypatch.setenv(name, value)
+        listed = quarantine("list").stdout
+        for words in ("2020-03-02", "open [red] 10.0", "suggested: close 19.1235", "confirm by kim: wrong", "rules"):
+            assert words in listed
+        assert "…" not in listed
+
     def test_list_is_narrowed_and_says_how_many_more_there_are(self, quarantine: Quarantine, warehouse: Warehouse) -> None:
         landed(warehouse, D2, bar("AAA", D2, 10))
         found(warehouse, "AAA", D2, "three")

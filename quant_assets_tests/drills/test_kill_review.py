@@ -31,12 +31,12 @@ from quant_assets_tests.data_quality.test_reviews import (
     story,
 )
 
-STORIES, NIGHTS, KILLS = 1, 6, 5
+STORIES, NIGHTS, KILLS = 3, 6, 5
 SYMBOLS = [f"S{number}" for number in range(6)]
 SESSIONS = CALENDAR.sessions[:8]
 BROKEN = len(SYMBOLS) * len(SESSIONS) // 2
 WRITERS = ("kim", "lee", "vendor")
-COMMAND_KILLS = 4
+COMMAND_KILLS = 3
 
 
 def reviewing(path: str, by: str) -> None:
@@ -144,7 +144,8 @@ class TestProperties:
             ("quarantine", "confirm", released[0], str(released[1]), "--reason", "after all", "--by", "lee", "--overrule"),
             ("run", "--as-of", f"{command.EVENING}T23:00:00"),
         ]
-        deaths = 0
+        deaths, rows = 0, []
+        feature_row = "select count(*) as n from feature_store.technical_v1 where symbol = $symbol and session = $session"
         for arguments in commands:
             began = time.monotonic()
             told = command.run(tmp_path / "told", *arguments, **command.SMALL)
@@ -155,6 +156,8 @@ class TestProperties:
             again = command.run(tmp_path / "killed", *arguments, **command.SMALL)
             assert again.returncode == 0, f"seed {seed}: {again.stderr}"
             assert command.contents(tmp_path / "killed", "synthetic") == command.contents(tmp_path / "told", "synthetic"), f"seed {seed}"
+            rows += command.read(tmp_path / "killed", "synthetic", feature_row, symbol=released[0], session=released[1])
+        assert [row["n"] for row in rows] == [0, 1, 1, 1, 0]  # released, run, confirmed, overruled, run
         print(f"{deaths} deaths")
         assert deaths >= len(commands)
         made = command.read(tmp_path / "killed", "synthetic", "select decision, decided_by from data_quality.reviews order by decided_at")
