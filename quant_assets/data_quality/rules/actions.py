@@ -29,8 +29,8 @@ NEARBY = 10
 """Sessions around a split within which a jump by its ratio has to do with it."""
 HISTORY = 63
 """Sessions before a bar whose moves say what is usual."""
-USUAL_FLOOR = 0.004
-"""The usual move is taken to be at least this: quiet series are rounded."""
+USUAL_UNKNOWN, USUAL_FLOOR = 0.02, 0.004
+"""The usual move where too little came before, and the least it is taken to be: quiet series are rounded."""
 POOLED = 185
 """Sessions back over which dividends of one size are judged together."""
 REPEATED = 3
@@ -95,7 +95,7 @@ def moves(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
         *(
             (pl.col(move).abs().shift(1).rolling_median(HISTORY, min_samples=5) * 1.4826)
             .over("symbol")
-            .fill_null(0.02)
+            .fill_null(USUAL_UNKNOWN)
             .clip(USUAL_FLOOR)
             .alias(name)
             for name, move in spread.items()
@@ -154,7 +154,7 @@ def _unadjusted(moved: pl.DataFrame) -> pl.DataFrame:
     near = jumped.join_asof(ratios, left_on="wanted", right_on="log_ratio", strategy="nearest").sort("symbol", "session")
     size = pl.col("log_ratio").abs()
     # The larger the ratio, the less a real move can be mistaken for it.
-    slack = pl.max_horizontal(0.03, 4 * pl.col("usual")).clip(None, pl.when(size < 1).then(0.1).otherwise(0.2))
+    slack = pl.max_horizontal(0.04, 4 * pl.col("usual")).clip(None, pl.when(size < 1).then(0.1).otherwise(0.2))
     left, left_open = pl.col("move") + pl.col("log_ratio"), pl.col("open_move") + pl.col("log_ratio")
     # What the volume rose by beyond the split, for a real jump is much traded; null where nothing is known.
     near = near.with_columns(
@@ -163,7 +163,8 @@ def _unadjusted(moved: pl.DataFrame) -> pl.DataFrame:
     )
     most = pl.when(pl.col("log_ratio") < -1).then(2.3).otherwise(1.3)
     volume = pl.col("rise")
-    quiet, stays_quiet = ((rise < most).fill_null(True) for rise in (volume, pl.min_horizontal("rise", "next_rise")))
+    quiet = (volume < most).fill_null(True)
+    stays_quiet = (volume < most + 0.3).fill_null(True) & (pl.min_horizontal("rise", "next_rise") < most).fill_null(True)
     # Where the shares stay as many, a hundredth of the price is a question of units.
     answered = volume.is_null() | (volume.abs() < size / 2) | (size < UNITS)
     # The way back from a wrong bar or stretch ends where the price was before: no split.
@@ -177,7 +178,7 @@ def _unadjusted(moved: pl.DataFrame) -> pl.DataFrame:
     unlikely = fine & (pl.col("move").abs() >= BEYOND * pl.col("usual"))
     suspected = pl.when(unlikely).then(0.9995).otherwise(0.995)
     at_once = findings(near.filter(quiet), "unadjusted_split", told, score=suspected, known_at="known_here", suggestion=proposal)
-    lasting = near.filter(stays_quiet & (pl.col("next_move").abs() <= pl.max_horizontal(0.05, 5 * pl.col("usual")).clip(None, size / 3)))
+    lasting = near.filter(stays_quiet & (pl.col("next_move").abs() <= size / 3))
     later = pl.format("{}; the next session stays there", told)
     score = pl.when((size < 0.5) | ~unlikely).then(suspected).otherwise(0.99995)
     found = findings(lasting, "unadjusted_split", later, score=score, known_at="known_next", suggestion=proposal, detector="rules_next_session")  # fmt: skip
