@@ -158,12 +158,13 @@ def _show(found: pl.DataFrame, more: int, severity: str) -> None:
 
 
 def _suggested(suggestion: str | None) -> str:
-    """The proposed value in short: `close 12.5`."""
+    """The proposed value in short: `close 12.5`; the column alone where its value cannot be told."""
     if suggestion is None:
         return ""
-    proposal = json.loads(suggestion)
-    value = proposal["value"]
-    return f"{proposal['column']} {f'{value:.6g}' if isinstance(value, int | float) else value}"
+    column, value = (json.loads(suggestion)[name] for name in ("column", "value"))
+    if value is None:
+        return str(column)
+    return f"{column} {f'{value:.6g}' if isinstance(value, int | float) else value}"
 
 
 def _user() -> str:
