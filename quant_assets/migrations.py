@@ -47,6 +47,14 @@ MIGRATIONS: tuple[Migration, ...] = (
         "suggested repairs; which deliveries were judged; what a bar reached",
         """
         alter table data_quality.anomalies add column suggestion varchar;
+        alter table data_quality.anomalies add column source varchar;
+        alter table data_quality.reviews add column source varchar;
+        update data_quality.anomalies as anomaly set source = bar.source from market_data.daily_bars as bar
+            where bar.symbol = anomaly.symbol and bar.session = anomaly.session and bar.known_at = anomaly.bar_known_at;
+        update data_quality.reviews as review set source = bar.source from market_data.daily_bars as bar
+            where bar.symbol = review.symbol and bar.session = review.session and bar.known_at = review.bar_known_at;
+        alter table data_quality.anomalies alter column source set not null;
+        alter table data_quality.reviews alter column source set not null;
         alter table data_quality.reviews add column recorded_at timestamp;
         update data_quality.reviews set recorded_at = decided_at;
         alter table data_quality.reviews alter column recorded_at set not null;
@@ -170,10 +178,11 @@ def _view_statements(preferred_source: str) -> list[str]:
     clean = (
         "select bar.* from {bars} as bar where bar.source = '" + _quoted(preferred_source) + "' and not exists ("
         "select 1 from data_quality.anomalies as anomaly left join ("
-        "select symbol, session, rule, bar_known_at, arg_max(decision, decided_at) as decision from data_quality.reviews"
+        "select symbol, session, source, rule, bar_known_at, arg_max(decision, decided_at) as decision from data_quality.reviews"
         " where decided_at <= {t} group by all"
-        ") as review using (symbol, session, rule, bar_known_at)"
-        " where anomaly.symbol = bar.symbol and anomaly.session = bar.session and anomaly.bar_known_at = bar.known_at"
+        ") as review using (symbol, session, source, rule, bar_known_at)"
+        " where anomaly.symbol = bar.symbol and anomaly.session = bar.session and anomaly.source = bar.source"
+        " and anomaly.bar_known_at = bar.known_at"
         " and anomaly.severity = 'critical' and anomaly.known_at <= {t} and coalesce(review.decision, '') <> 'release')"
     )
     forever = "timestamp '9999-12-31'"

@@ -208,11 +208,12 @@ SYNTHETIC_TRUTH_SIGNAL = Table(
 
 ANOMALIES = Table(
     "data_quality", "anomalies", Kind.VERSIONS, "one finding of one rule about one version of a bar",
-    ("symbol", "session", "rule", "detector", "bar_known_at"), "known_at",
+    ("symbol", "session", "rule", "detector", "source", "bar_known_at"), "known_at",
     "Suspicious bars; critical ones are held out of clean_bars until a person releases them.",
     (
         SYMBOL,
         SESSION,
+        Column("source", pl.String, "Vendor or kind of source whose bar it is"),
         Column("rule", pl.String, "What was broken"),
         Column("detector", pl.String, "What found it, and how much it may look at"),
         Column("bar_known_at", INSTANT, "The version of the bar that is meant", "UTC"),
@@ -227,11 +228,12 @@ ANOMALIES = Table(
 )  # fmt: skip
 
 REVIEWS = Table(
-    "data_quality", "reviews", Kind.LEDGER, "one person's decision about one finding", ("symbol", "session", "rule", "decided_at"), "decided_at",
+    "data_quality", "reviews", Kind.LEDGER, "one person's decision about one finding", ("symbol", "session", "rule", "source", "decided_at"), "decided_at",
     "Who released or confirmed a finding, when and why.",
     (
         SYMBOL,
         SESSION,
+        Column("source", pl.String, "Vendor or kind of source whose bar it is"),
         Column("rule", pl.String, "Rule of the finding"),
         Column("decided_at", INSTANT, "When the decision was made, on the desk's clock: as of what the bars were then", "UTC"),
         Column("bar_known_at", INSTANT, "The version of the bar it concerns", "UTC"),

@@ -225,7 +225,7 @@ def _counter_in(copy_path: Path) -> int | None:
 
 
 def content_hash(
-    connection: Connection, table: Table, without: tuple[str, ...] = ("recorded_at", "run_id", "batch_id", "request_id")
+    connection: Connection, table: Table, without: tuple[str, ...] = ("recorded_at", "landed_at", "run_id", "batch_id", "request_id")
 ) -> str:
     """A hash of a table's rows, independent of their order and of who wrote them when."""
     names = [f'"{name}"' for name in table.column_names if name not in (*without, "mlflow_run_id")]

@@ -88,7 +88,7 @@ def review(warehouse: Warehouse, symbol: str, session: date, decision: str, deci
         connection.execute(
             """
             insert into data_quality.reviews by name
-            select symbol, session, rule, $at as decided_at, bar_known_at, $decision as decision, 'analyst' as decided_by, 'seen' as reason,
+            select symbol, session, source, rule, $at as decided_at, bar_known_at, $decision as decision, 'analyst' as decided_by, 'seen' as reason,
                 now()::timestamp as recorded_at
             from data_quality.anomalies where symbol = $symbol and session = $session
             qualify bar_known_at = max(bar_known_at) over ()

@@ -224,10 +224,13 @@ class TestNights:
 
     def test_each_session_of_a_range_has_its_documents(self, life: Life) -> None:
         signals = command.read(life.home, "files", "select symbol, session from signals.daily_signals")
-        assert {(document["symbol"], document["session"]) for document in life.documents.values()} == {
+        documents = [document for name, document in life.documents.items() if name.startswith("signals/")]
+        assert {(document["symbol"], document["session"]) for document in documents} == {
             (row["symbol"], row["session"].isoformat()) for row in signals
         }
-        assert len(life.documents) == len(signals)
+        assert len(documents) == len(signals)
+        summaries = {name for name in life.documents if name.startswith("anomalies/summary/")}
+        assert summaries == {f"anomalies/summary/{session}" for session in (EARLIER, *RANGE)}
 
     def test_an_unknown_symbol_a_missing_session_and_a_bad_row_are_recorded_and_told(self, life: Life) -> None:
         ledger = command.read(life.home, "files", "select symbol, status, detail from market_data.fetch_ledger where symbol = 'NOPE'")

@@ -11,7 +11,21 @@ from quant_assets.settings import Settings
 
 PACKAGE = Path(quant_assets.__file__).parent
 IN_STAGES, AT_THE_TOP = {"assets.py", "checks.py", "sensors.py"}, {"definitions.py", "resources.py", "partitions.py", "cli.py", "assets.py"}
-HEAVY = {"pandas", "lightgbm", "catboost", "mlflow", "sklearn", "matplotlib", "hmmlearn", "gluonts", "optuna", "torch", "statsmodels", "prophet", "cmdstanpy"}
+HEAVY = {
+    "pandas",
+    "lightgbm",
+    "catboost",
+    "mlflow",
+    "sklearn",
+    "matplotlib",
+    "hmmlearn",
+    "gluonts",
+    "optuna",
+    "torch",
+    "statsmodels",
+    "prophet",
+    "cmdstanpy",
+}
 SOURCES = {path.relative_to(PACKAGE): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 
 

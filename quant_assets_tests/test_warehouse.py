@@ -113,7 +113,7 @@ class TestRegression:
         assert warehouse.read("select value from market_data.latest_corporate_actions")["value"].to_list() == [5.0]
 
     def test_a_versions_table_without_known_at_in_its_key_takes_each_key_once(self, warehouse: Warehouse) -> None:
-        row = ["AAA", EX, "ohlc_order", "rules", T1, 1.0, "critical", "high below low", T1, T1]
+        row = ["AAA", EX, "files", "ohlc_order", "rules", T1, 1.0, "critical", "high below low", None, T1, T1]
         finding = pl.DataFrame([row], schema=ANOMALIES.polars_schema, orient="row")
         with warehouse.transaction() as connection:
             assert append_versions(connection, ANOMALIES, finding).height == 1

@@ -1,17 +1,22 @@
 """Findings about bars, and the bars that may go on."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import dagster as dg
+import polars as pl
 
-from quant_assets.assets import DATA_ENGINEERING, markdown_table, row_count, table_spec
+from quant_assets.assets import DATA_ENGINEERING, markdown_table, picture, row_count, table_spec
+from quant_assets.data_quality.pictures import counts_png, worst_table
 from quant_assets.data_quality.quarantine import quarantine
 from quant_assets.data_quality.reviews import EVERY_RULE, desk_clock, parse_decision, review
 from quant_assets.data_quality.seasonal_volume import volume_model
+from quant_assets.data_quality.summary import Summary
 from quant_assets.market_data.assets import BARS
 from quant_assets.partitions import SESSIONS
 from quant_assets.resources import AS_OF_TAG, DeskResource, WarehouseResource
-from quant_assets.schemas import ANOMALIES, DAILY_BARS, REVIEWS
+from quant_assets.schemas import ANOMALIES, DAILY_BARS, JUDGED_BATCHES, REVIEWS
+from quant_assets.warehouse import Connection, query
 
 CLEAN_BARS = dg.AssetKey(["data_quality", "clean_bars"])
 ANOMALIES_KEY = dg.AssetKey(["data_quality", "anomalies"])
@@ -21,7 +26,8 @@ _bars = table_spec(DAILY_BARS, deps=[BARS, ANOMALIES_KEY], owners=DATA_ENGINEERI
 
 @dg.multi_asset(
     specs=[
-        table_spec(ANOMALIES, deps=[BARS], owners=DATA_ENGINEERING, kinds={"duckdb", "polars"}),
+        table_spec(ANOMALIES, deps=[BARS, ["market_data", "corporate_actions"]], owners=DATA_ENGINEERING, kinds={"duckdb", "scikitlearn"}),
+        table_spec(JUDGED_BATCHES, deps=[BARS], owners=DATA_ENGINEERING, kinds={"duckdb"}),
         _bars.replace_attributes(
             key=CLEAN_BARS,
             group_name="data_quality",
@@ -36,7 +42,8 @@ _bars = table_spec(DAILY_BARS, deps=[BARS, ANOMALIES_KEY], owners=DATA_ENGINEERI
 def data_quality(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Judge every bar known as of the run; critical findings hold their bar out of `clean_bars`."""
+    """Judge every bar that has not been judged; critical findings hold their bar out of `clean_bars`."""
+    night = desk.night(context, warehouse.client)
     fresh = quarantine(
         warehouse.client,
         desk.settings.source,
@@ -46,20 +53,38 @@ def data_quality(
         volume_model(desk.settings.volume_model),
     )
     with warehouse.get_connection() as connection:
-        by_rule = fresh.group_by("rule", "severity").len("new").sort("rule")
+        summary = Summary(connection, desk.settings.source, night.as_of)
+        worst = summary.worst()
         yield dg.MaterializeResult(
             asset_key=ANOMALIES_KEY,
             metadata={
                 "dagster/row_count": row_count(connection, "data_quality.anomalies"),
                 "new_findings": fresh.height,
-                "by_rule": markdown_table(by_rule, "nothing new"),
-                "newest": markdown_table(
-                    fresh.sort("session", descending=True).select("symbol", "session", "rule", "detail").head(20), "nothing new"
-                ),
+                **{f"new_{severity}": fresh.filter(pl.col("severity") == severity).height for severity in ("critical", "warning", "info")},
+                "over_time": picture(counts_png(summary.counts())),
+                "by_rule": markdown_table(summary.by_rule()),
+                "worst": markdown_table(worst_table(worst, summary.around(worst)), "nothing is open"),
+                **{name: figure for name, figure in asdict(summary.steering()).items() if figure is not None},
+            },
+        )
+        yield dg.MaterializeResult(
+            asset_key=["data_quality", "judged_batches"],
+            metadata={
+                "dagster/row_count": row_count(connection, JUDGED_BATCHES.full_name),
+                "deliveries": markdown_table(summary.deliveries()),
+                "not_judged": markdown_table(_not_judged(connection)),
             },
         )
         clean, stored = row_count(connection, "data_quality.clean_bars"), row_count(connection, "market_data.latest_daily_bars")
         yield dg.MaterializeResult(asset_key=CLEAN_BARS, metadata={"dagster/row_count": clean, "held_back": stored - clean})
+
+
+def _not_judged(connection: Connection) -> pl.DataFrame:
+    """What could not be judged in the last deliveries."""
+    return query(
+        connection,
+        "select batch_id, bars, not_judged from data_quality.judged_batches where not_judged is not null order by landed_at desc limit 20",
+    )
 
 
 class ReviewDecision(dg.Config):

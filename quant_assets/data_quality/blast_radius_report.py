@@ -44,7 +44,7 @@ def _versions(warehouse: Warehouse, symbol: str, session: date, as_of: datetime)
         select bar.known_at, bar.close, clean.known_at is not null as is_clean, bar.known_at = max(bar.known_at) over () as is_newest,
             (
                 select string_agg(distinct rule, ', ' order by rule) from data_quality.anomalies as anomaly
-                where anomaly.symbol = bar.symbol and anomaly.session = bar.session and bar_known_at = bar.known_at
+                where anomaly.symbol = bar.symbol and anomaly.session = bar.session and anomaly.source = bar.source and bar_known_at = bar.known_at
                   and severity = 'critical' and anomaly.known_at <= $as_of
             ) as rules
         from market_data.daily_bars as bar

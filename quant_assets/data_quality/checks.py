@@ -6,19 +6,14 @@ import dagster as dg
 
 from quant_assets.assets import markdown_table
 from quant_assets.data_quality.assets import CLEAN_BARS
+from quant_assets.data_quality.catalog import RULES
 from quant_assets.market_data.assets import BARS
 from quant_assets.resources import DeskResource, Night, WarehouseResource
-
-RULES = {
-    "ohlc_order": "High is the highest and low the lowest of the four prices.",
-    "non_positive_price": "Every price is positive.",
-    "identical_series": "No two symbols carry one series of bars.",
-}
 
 
 @dg.multi_asset_check(
     specs=[
-        *(dg.AssetCheckSpec(rule, asset=BARS, additional_deps=[CLEAN_BARS], description=text) for rule, text in RULES.items()),
+        *(dg.AssetCheckSpec(rule, asset=BARS, additional_deps=[CLEAN_BARS], description=f"Not so: {text}") for rule, text in RULES.items()),
         dg.AssetCheckSpec(
             "no_critical", asset=CLEAN_BARS, blocking=True, description="No bar goes on that breaks a rule and was not released."
         ),
@@ -33,27 +28,37 @@ def bar_rules(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResour
 
 
 def _results(night: Night, warehouse: WarehouseResource, desk: DeskResource) -> Iterator[dg.AssetCheckResult]:
-    held = warehouse.client.read(
+    open_findings = warehouse.client.read(
         """
-        select rule, count(*) as total, count(*) filter (anomaly.known_at >= $since and anomaly.session <= $last) as fresh
-        from data_quality.anomalies as anomaly join market_data.latest_daily_bars as bar
-            on bar.symbol = anomaly.symbol and bar.session = anomaly.session and bar.known_at = anomaly.bar_known_at
-        anti join data_quality.clean_bars as clean on clean.symbol = bar.symbol and clean.session = bar.session
-        where bar.source = $source and anomaly.severity = 'critical'
-        group by rule
+        select anomaly.*, anomaly.known_at >= $since and anomaly.session <= $last as fresh
+        from data_quality.anomalies as anomaly
+        left join market_data.latest_daily_bars as bar using (symbol, session, source)
+        where source = $source and coalesce(bar.known_at = anomaly.bar_known_at, true) and not exists (
+            select 1 from data_quality.reviews as review
+            where review.symbol = anomaly.symbol and review.session = anomaly.session and review.source = anomaly.source
+                and review.rule = anomaly.rule and review.bar_known_at = anomaly.bar_known_at
+            having arg_max(review.decision, review.decided_at) = 'release'
+        )
+        order by score desc, session desc, symbol
         """,
         {"source": desk.settings.source, "since": desk.calendar.known_at(night.sessions[0]), "last": night.sessions[-1]},
     )
-    counts = {rule: (total, fresh) for rule, total, fresh in held.iter_rows()}
-    for rule in RULES:
-        total, fresh = counts.get(rule, (0, 0))
+    for rule, text in RULES.items():
+        found = open_findings.filter(rule=rule)
+        tonight = found.filter("fresh")
+        counts = {f"{severity}_tonight": tonight.filter(severity=severity).height for severity in ("critical", "warning", "info")}
         yield dg.AssetCheckResult(
             check_name=rule,
             asset_key=BARS,
-            passed=fresh == 0,
+            passed=not counts["critical_tonight"],
             severity=dg.AssetCheckSeverity.WARN,
-            description=f"{fresh} bars found tonight, {total} in all history; each is held back until released.",
-            metadata={"tonight": fresh, "total": total},
+            description=f"{text} Tonight {counts['critical_tonight']} critical and {counts['warning_tonight']} warnings; "
+            f"{found.filter(severity='critical').height} critical ones are open in all history. What is critical is held back until released.",
+            metadata={
+                **counts,
+                "critical_open": found.filter(severity="critical").height,
+                "worst_tonight": markdown_table(tonight.select("symbol", "session", "severity", "detector", "detail").head(20)),
+            },
         )
     slipped = warehouse.client.read(
         """

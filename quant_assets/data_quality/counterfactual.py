@@ -126,7 +126,7 @@ class Bar:
         found: datetime | None = self.read(
             """
             select min(recorded_at) as found_at from data_quality.anomalies
-            where symbol = $symbol and session = $session and bar_known_at = $version and severity = 'critical'
+            where symbol = $symbol and session = $session and source = $source and bar_known_at = $version and severity = 'critical'
             """
         )["found_at"].item()
         return found

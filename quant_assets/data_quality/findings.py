@@ -1,4 +1,4 @@
-"""What a rule or a detector says of a bar: one row of `data_quality.anomalies`, but for when it was recorded.
+"""What a rule or a detector says of a bar: one row of `data_quality.anomalies`, but for whose bar it is and when it was recorded.
 
 `score` is one scale for all of them: the share of clean bars that look less suspicious. A fact (a high below the low) is
 1; what can be innocent says how rare that is. Severity is a limit on that rate, so that the desk chooses how many
@@ -14,7 +14,9 @@ import polars as pl
 from quant_assets.schemas import ANOMALIES
 
 CRITICAL_RATE, WARNING_RATE, INFO_RATE = 1e-4, 1e-3, 1e-2
-COLUMNS = [name for name in ANOMALIES.column_names if name != "recorded_at"]
+BELOW_CRITICAL = 1 - 2 * CRITICAL_RATE
+"""The highest score of what alone holds no bar back: a volume, or a jump that may be news."""
+COLUMNS = [name for name in ANOMALIES.column_names if name not in ("source", "recorded_at")]
 NOTHING = pl.DataFrame(schema={name: ANOMALIES.polars_schema[name] for name in COLUMNS})
 
 

@@ -18,7 +18,7 @@ from quant_assets.data_quality.rules import actions as action_rules
 from quant_assets.data_quality.rules import coverage, identity, moves, prices, units, volumes
 from quant_assets.data_quality.rules.coverage import one_per_session
 from quant_assets.data_quality.seasonal_volume import VolumeModel, seasonal_volume
-from quant_assets.data_quality.suspicion.panel_features import PanelFeatures
+from quant_assets.data_quality.suspicion.panel_features import MIN_CROSS_SECTION, PanelFeatures
 from quant_assets.data_quality.suspicion.scores import SIGHT, Variant, suspicions
 from quant_assets.feature_store.adjustment import forward_adjusted
 
@@ -97,7 +97,6 @@ def judge(
             action_rules.impossible_actions(panel, actions),
             action_rules.splits(panel, actions),
             action_rules.dividends(panel, actions),
-            action_rules.adjusted_closes(panel, actions),
             moves.jump_without_cause(panel, features),
             moves.spike_and_revert(panel, features),
             moves.close_off_next_open(panel, features),
@@ -115,7 +114,7 @@ def suspicious_closes(
     panel: pl.DataFrame, features: PanelFeatures, sessions: Sequence[date] | None = None
 ) -> tuple[list[pl.DataFrame], pl.DataFrame]:
     """What the learned scores say, by each detector: all that is rarer than one clean bar in a hundred, and a session's highest 1 %."""
-    days = features.sessions
+    days, regular = features.sessions, one_per_session(panel)
     first, last = (0, len(days)) if sessions is None else (int((days < sessions[0]).sum()), int((days <= sessions[-1]).sum()))
     # A session is judged once all that a detector looks at is there.
     wanted = {detector: days[max(0, first - sight) : min(last, max(0, len(days) - sight))].to_list() for detector, sight in SIGHT.items()}
@@ -123,12 +122,20 @@ def suspicious_closes(
     for detector, scores in suspicions(features, wanted).items():
         share = SHARES[detector]
         scored = scores.with_columns(score=(1 - (1 - pl.col("score")) / share).clip(0.0, 1.0))
+        # So few symbols tell nothing of the market: what it did and took back is then each symbol's own, and no error.
+        alone = pl.len().over("session") < MIN_CROSS_SECTION
+        scored = scored.with_columns(score=pl.when(alone).then(pl.min_horizontal("score", pl.lit(1 - 2 * WARNING_RATE))).otherwise("score"))
         highest = pl.col("log_odds").rank("ordinal", descending=True).over("session") <= (pl.len().over("session") * INFO_RATE).ceil()
         kept = scored.filter(pl.col("error_size").is_not_null(), (pl.col("score") >= 1 - INFO_RATE) | highest)
-        offenders = kept.join(one_per_session(panel).select("symbol", "session", "known_at", "close"), on=["symbol", "session"])
-        offenders = _known_once(offenders, panel, days, SIGHT[detector])
+        offenders = kept.join(regular.select("symbol", "session", "known_at", "close"), on=["symbol", "session"])
+        offenders = _in_sight(offenders, regular, SIGHT[detector])
         told.append(findings(offenders, "suspicious_close", _IN_WORDS, score=pl.col("score"), known_at="found_at", detector=detector))
         if detector == "next_session":
+            few = scores.group_by("session").len().filter(pl.col("len") < MIN_CROSS_SECTION)["len"].sum()
+            told_so = f"closes among fewer than {MIN_CROSS_SECTION} symbols: their learned scores are no warnings"
+            notes.append(
+                pl.DataFrame([(told_so, few)] if few else [], schema={"reason": pl.String, "bars": pl.get_index_type()}, orient="row")
+            )
             notes.append(
                 scores.filter(pl.col("score") == 0, pl.col("note").is_not_null())
                 .group_by(reason=pl.col("note").str.strip_prefix("not judged: "))
@@ -151,11 +158,15 @@ _IN_WORDS = pl.format(
 )
 
 
-def _known_once(offenders: pl.DataFrame, panel: pl.DataFrame, days: pl.Series, sight: int) -> pl.DataFrame:
-    """Add `found_at`: once the symbol's own bars in sight are known, and the last session in sight has begun to be."""
-    own = panel.select("symbol", "session", own=pl.max_horizontal(pl.col("known_at").shift(-n).over("symbol") for n in range(sight + 1)))
-    # A later session is known once its first bars are: those of its symbols that came late or were corrected are of later nights.
-    opened = panel.group_by("session").agg(opened=pl.col("known_at").min()).sort("session")
+def _in_sight(offenders: pl.DataFrame, bars: pl.DataFrame, sight: int) -> pl.DataFrame:
+    """Those whose sessions in sight have begun, by a bar of their own then or later; `found_at` is when that became known.
+
+    A later session is known once its first bars are: those that came late or were corrected are of later nights.
+    """
+    own = bars.select(
+        "symbol", "session", found_at=pl.max_horizontal(pl.col("known_at").shift(-n).over("symbol") for n in range(sight + 1))
+    )
+    opened = bars.group_by("session").agg(opened=pl.col("known_at").min()).sort("session")
     furthest = opened.select(session=pl.col("session").shift(sight), opened="opened").drop_nulls()
     joined = offenders.join(own, on=["symbol", "session"], how="left").join(furthest, on="session", how="left")
-    return joined.with_columns(found_at=pl.max_horizontal("known_at", "own", "opened"))
+    return joined.filter(pl.col("found_at") >= pl.col("opened"))

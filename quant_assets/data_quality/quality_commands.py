@@ -85,7 +85,8 @@ def calibrate(
     from quant_assets.settings import load_settings
 
     with exit_codes():
-        bars, actions, calendar = _panel(load_settings(), path)
+        settings = load_settings()
+        bars, actions, calendar = _panel(settings, path)
         found = calibration_report.report(
             bars,
             actions,
@@ -95,6 +96,7 @@ def calibrate(
             symbols=[part.strip() for part in symbols.split(",")] if symbols else None,
             first=first.date() if first else None,
             last=last.date() if last else None,
+            severities=settings.anomaly_rates,
         )
         calibration_report.show(found, wide_console())
 

@@ -44,7 +44,7 @@ def quarantine(
         fresh, not_judged = _judged(warehouse, source, calendar, landed, stretch, rates, volume_model)
         found.append(fresh)
         notes.append(not_judged)
-    findings = pl.concat(found).unique(ANOMALIES.key, keep="first", maintain_order=True)
+    findings = pl.concat(found).with_columns(source=pl.lit(source)).unique(ANOMALIES.key, keep="first", maintain_order=True)
     stamp = pl.lit(utc_now(), pl.Datetime("us"))
     batches = (
         landed.group_by("batch_id", "landed_at")

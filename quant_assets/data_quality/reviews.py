@@ -25,15 +25,13 @@ _PAST = {RELEASE: "released", CONFIRM: "confirmed"}
 _FINDINGS = """
     select finding.* exclude recorded_at, review.decision, review.decided_by, review.decided_at, review.reason, review.recorded_at
     from data_quality.anomalies as finding
-    semi join market_data.daily_bars as bar on bar.source = $source
-        and bar.symbol = finding.symbol and bar.session = finding.session and bar.known_at = finding.bar_known_at
-    anti join market_data.daily_bars as newer on newer.source = $source
+    anti join market_data.daily_bars as newer on newer.source = finding.source
         and newer.symbol = finding.symbol and newer.session = finding.session and newer.known_at > finding.bar_known_at
     left join (
         select * from data_quality.reviews
-        qualify row_number() over (partition by symbol, session, rule, bar_known_at order by decided_at desc) = 1
-    ) as review using (symbol, session, rule, bar_known_at)
-    where {which}
+        qualify row_number() over (partition by symbol, session, source, rule, bar_known_at order by decided_at desc) = 1
+    ) as review using (symbol, session, source, rule, bar_known_at)
+    where finding.source = $source and {which}
 """
 """Every finding on the newest version of a bar, with the decision that stands (null: nobody has decided)."""
 
@@ -259,9 +257,9 @@ def _what_is_there(connection: Connection, decision: Decision, source: str, held
         connection,
         """
         select distinct rule || ' (' || severity || case when bar_known_at = $newest then '' else ', of an older version' end || ')' as finding
-        from data_quality.anomalies where symbol = $symbol and session = $session and bar_known_at in $known order by finding
+        from data_quality.anomalies where source = $source and symbol = $symbol and session = $session order by finding
         """,
-        {"symbol": decision.symbol, "session": decision.session, "newest": known[-1], "known": known},
+        {"source": source, "symbol": decision.symbol, "session": decision.session, "newest": known[-1]},
     )["finding"].to_list()
     return f"{decision.bar} has no critical finding on {newest}; on it there is {', '.join(others) or 'no finding at all'}."
 

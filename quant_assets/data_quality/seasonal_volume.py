@@ -23,10 +23,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from quant_assets.clock import TradingCalendar
-from quant_assets.data_quality.findings import findings
+from quant_assets.data_quality.findings import BELOW_CRITICAL, findings
 from quant_assets.data_quality.rules.coverage import one_per_session
 from quant_assets.data_quality.rules.moves import tail_score
-from quant_assets.data_quality.rules.volumes import BELOW_CRITICAL
 from quant_assets.data_quality.suspicion.panel_features import MIN_CROSS_SECTION, Matrix, PanelFeatures
 from quant_assets.errors import ConfigurationError
 

@@ -30,8 +30,8 @@ _SIGNALS = f"""
     with events as (
         select session, known_at from market_data.daily_bars where symbol = $symbol and source = $source
         union all select session, known_at from market_data.corporate_actions where symbol = $symbol and source = $source
-        union all select session, known_at from data_quality.anomalies where symbol = $symbol and severity = 'critical'
-        union all select session, decided_at from data_quality.reviews where symbol = $symbol
+        union all select session, known_at from data_quality.anomalies where symbol = $symbol and source = $source and severity = 'critical'
+        union all select session, decided_at from data_quality.reviews where symbol = $symbol and source = $source
     ),
     copies as (
         select model_version, arg_max(model_sha256, promoted_at) as model_sha256

@@ -22,14 +22,14 @@ REACH = 15
 Z_95 = 1.959963984540054
 
 _FINDINGS = """
-    with version as (
-        select found.*,
-            min(bar.known_at) filter (bar.source = $source and bar.known_at > bar_known_at) as superseded_at,
-            max(bar.batch_id) filter (bar.source = $source and bar.known_at = bar_known_at) as batch_id,
-            coalesce(bool_or(bar.source <> $source and bar.known_at = bar_known_at), false) as of_another_source
-        from (select distinct symbol, session, bar_known_at from data_quality.anomalies where known_at <= $as_of) as found
+    with found as (
+        from data_quality.anomalies where source = $source and known_at <= $as_of
+    ), version as (
+        select found.*, min(bar.known_at) filter (bar.known_at > bar_known_at) as superseded_at,
+            max(bar.batch_id) filter (bar.known_at = bar_known_at) as batch_id
+        from (select distinct symbol, session, source, bar_known_at from found) as found
         left join market_data.daily_bars as bar
-            on bar.symbol = found.symbol and bar.session = found.session and bar.known_at <= $as_of
+            on bar.symbol = found.symbol and bar.session = found.session and bar.source = found.source and bar.known_at <= $as_of
         group by all
     ), beside as (  -- a session without a bar is found by the symbol's bar of another session
         select symbol, known_at as bar_known_at, max(batch_id) as batch_beside from market_data.daily_bars
@@ -38,18 +38,17 @@ _FINDINGS = """
     ), decided as (
         select symbol, session, rule, bar_known_at, min(decided_at) as first_decided_at, max(decided_at) as decided_at,
             arg_max(decision, decided_at) as decision, arg_max(decided_by, decided_at) as decided_by, arg_max(reason, decided_at) as reason
-        from data_quality.reviews where decided_at <= $as_of group by all
+        from data_quality.reviews where source = $source and decided_at <= $as_of group by all
     )
-    select anomaly.* exclude recorded_at, $source as source, coalesce(batch_id, batch_beside) as batch_id, superseded_at,
+    select found.* exclude recorded_at, coalesce(batch_id, batch_beside) as batch_id, superseded_at,
         first_decided_at, decided_at, decision, decided_by, reason,
         case when decision = 'release' then 'released' when decision = 'confirm' then 'confirmed'
             when superseded_at is not null then 'superseded' else 'open' end as status,
-        greatest(anomaly.known_at, coalesce(decided_at, anomaly.known_at), coalesce(superseded_at, anomaly.known_at)) as changed_at
-    from data_quality.anomalies as anomaly
-    join version using (symbol, session, bar_known_at)
+        greatest(found.known_at, coalesce(decided_at, found.known_at), coalesce(superseded_at, found.known_at)) as changed_at
+    from found
+    join version using (symbol, session, source, bar_known_at)
     left join beside using (symbol, bar_known_at)
     left join decided using (symbol, session, rule, bar_known_at)
-    where anomaly.known_at <= $as_of and (batch_id is not null or not of_another_source)
 """
 _SESSIONS = """
     (select distinct session from (

@@ -155,8 +155,9 @@ def _bars_sql(bars: str, actions: str, until: str) -> str:
         events as (
             select symbol, session, known_at from clean
             union all select symbol, session, known_at from {actions} where source in (select source from clean)
-            union all select symbol, session, known_at from data_quality.anomalies where severity = 'critical' and known_at <= {until}
-            union all select symbol, session, decided_at from data_quality.reviews where decided_at <= {until}
+            union all select symbol, session, known_at from data_quality.anomalies
+                where severity = 'critical' and known_at <= {until} and source in (select source from clean)
+            union all select symbol, session, decided_at from data_quality.reviews where decided_at <= {until} and source in (select source from clean)
         ),
         reach as (
             select distinct symbol, session, max(known_at) over (

@@ -127,8 +127,7 @@ def default_as_of(warehouse: Warehouse, source: str, calendar: TradingCalendar, 
         """
         select known_at from market_data.daily_bars where source = $source
         union all select known_at from market_data.corporate_actions where source = $source
-        union all select decided_at from data_quality.reviews as review semi join market_data.daily_bars as bar on bar.source = $source
-            and bar.symbol = review.symbol and bar.session = review.session and bar.known_at = review.bar_known_at
+        union all select decided_at from data_quality.reviews where source = $source
         order by known_at desc limit 1
         """,
         {"source": source},
@@ -141,15 +140,11 @@ def newest_known(connection: Connection, source: str, instant: datetime, judged:
     """The newest instant, not before the given one, from which something stored of a source is known; None where there is none.
 
     A change that shared its instant with something stored before would alter what was read as of it, and would leave
-    no trace in the `known_at` of the rows that rest on it. With `judged`, findings and decisions about its bars count too.
+    no trace in the `known_at` of the rows that rest on it. With `judged`, what holds its bars back and decisions about them count too.
     """
     judgements = """
-            union all select judgement.known_at from (
-                select symbol, session, bar_known_at, known_at from data_quality.anomalies where known_at >= $2
-                union all select symbol, session, bar_known_at, decided_at from data_quality.reviews where decided_at >= $2
-            ) as judgement
-            semi join market_data.daily_bars as bar on bar.source = $1
-                and bar.symbol = judgement.symbol and bar.session = judgement.session and bar.known_at = judgement.bar_known_at
+            union all select known_at from data_quality.anomalies where source = $1 and severity = 'critical' and known_at >= $2
+            union all select decided_at from data_quality.reviews where source = $1 and decided_at >= $2
     """
     newest: datetime | None = scalar(
         connection,
@@ -198,14 +193,16 @@ def _after_judgements(connection: Connection, frame: pl.DataFrame, seen_at: date
     judged = query(
         connection,
         """
-        select symbol, session as judged, max(instant) as judged_at from (
-            select symbol, session, known_at as instant from data_quality.anomalies where known_at >= $seen
-            union all select symbol, session, decided_at from data_quality.reviews where decided_at >= $seen
-        ) group by symbol, session
+        select symbol, source, session as judged, max(instant) as judged_at from (
+            select symbol, source, session, known_at as instant from data_quality.anomalies where known_at >= $seen and severity = 'critical'
+            union all select symbol, source, session, decided_at from data_quality.reviews where decided_at >= $seen
+        ) group by symbol, source, session
         """,
         {"seen": seen_at},
     )
-    reached = frame.select("symbol", "session", "source").join(judged, on="symbol").filter(pl.col("judged") <= pl.col("session"))
+    reached = (
+        frame.select("symbol", "session", "source").join(judged, on=["symbol", "source"]).filter(pl.col("judged") <= pl.col("session"))
+    )
     if reached.is_empty():
         return frame
     key = ["symbol", "session", "source"]

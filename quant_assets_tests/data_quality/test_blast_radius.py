@@ -98,7 +98,7 @@ def refresh(desk: Desk) -> None:
 def hold(desk: Desk, number: int, known_at: datetime) -> None:
     """A critical finding about the newest version of the symbol's bar, known from an instant on; then features and labels."""
     versions = desk.warehouse.read(
-        "select symbol, session, known_at as bar_known_at from market_data.latest_daily_bars where symbol = $symbol and session = $session",
+        "select symbol, session, source, known_at as bar_known_at from market_data.latest_daily_bars where symbol = $symbol and session = $session",
         {"symbol": SYMBOL, "session": desk.session(number)},
     )
     stamps = {"known_at": pl.lit(known_at, INSTANT), "recorded_at": pl.lit(utc_now(), INSTANT), "suggestion": pl.lit(None, pl.String)}
@@ -112,7 +112,8 @@ def hold(desk: Desk, number: int, known_at: datetime) -> None:
 def release(desk: Desk, number: int, decided_at: datetime) -> None:
     """A person releases the finding."""
     findings = desk.warehouse.read(
-        "select symbol, session, rule, bar_known_at from data_quality.anomalies where session = $session", {"session": desk.session(number)}
+        "select symbol, session, source, rule, bar_known_at from data_quality.anomalies where session = $session",
+        {"session": desk.session(number)},
     )
     stamps = {"decided_at": pl.lit(decided_at, INSTANT), "recorded_at": pl.lit(utc_now(), INSTANT)}
     decision = findings.with_columns(**stamps, decision=pl.lit("release"), decided_by=pl.lit("analyst"), reason=pl.lit("seen"))

@@ -48,7 +48,10 @@ def break_bar(desk: Desk, session: date, changes: str, known_at: datetime | None
 def found(desk: Desk, as_of: datetime = AS_OF) -> dict[str, tuple[bool, object, object]]:
     """Per rule: whether its check passes, what it found tonight, and what in all history."""
     checks = desk.checks(as_of)
-    return {rule: (checks[rule].passed, checks[rule].metadata["tonight"].value, checks[rule].metadata["total"].value) for rule in RULES}
+    return {
+        rule: (checks[rule].passed, checks[rule].metadata["critical_tonight"].value, checks[rule].metadata["critical_open"].value)
+        for rule in RULES
+    }
 
 
 class TestRegression:
@@ -57,7 +60,11 @@ class TestRegression:
         checks = desk.checks()
         assert [name for name, check in checks.items() if not check.passed] == ["ohlc_order"]  # not no_critical: the bar is held back
         assert checks["ohlc_order"].severity is dg.AssetCheckSeverity.WARN
-        assert checks["ohlc_order"].description == "1 bars found tonight, 1 in all history; each is held back until released."
+        assert checks["ohlc_order"].description == (
+            "High is not the highest of the four prices, or low not the lowest. Tonight 1 critical and 0 warnings; "
+            "1 critical ones are open in all history. What is critical is held back until released."
+        )
+        assert "| SYN001 | 2025-03-14 | critical | rules |" in str(checks["ohlc_order"].metadata["worst_tonight"].value)
 
         review(desk.warehouse, "SYN001", EVENING, "confirm", AS_OF)
         assert found(desk)["ohlc_order"] == (False, 1, 1)

@@ -87,7 +87,7 @@ class TestRegression:
             connection.execute(
                 """
                 insert into data_quality.reviews by name
-                select symbol, session, rule, known_at + interval 1 hour as decided_at, bar_known_at, 'release' as decision,
+                select symbol, session, source, rule, known_at + interval 1 hour as decided_at, bar_known_at, 'release' as decision,
                     'analyst' as decided_by, 'seen' as reason, now()::timestamp as recorded_at
                 from data_quality.anomalies where rule = 'ohlc_order'
                 """

@@ -63,7 +63,7 @@ def found(warehouse: Warehouse, symbol: str, session: date, *rules: str, score: 
         findings(offender, rule, pl.lit(detail), score=pl.lit(score), detector=detector, suggestion=suggestion) for rule in rules
     )
     with warehouse.transaction() as connection:
-        append_versions(connection, ANOMALIES, rows.with_columns(recorded_at=pl.lit(utc_now(), pl.Datetime("us"))))
+        append_versions(connection, ANOMALIES, rows.with_columns(source=pl.lit(SOURCE), recorded_at=pl.lit(utc_now(), pl.Datetime("us"))))
 
 
 def decided(
@@ -110,6 +110,7 @@ class TestRegression:
         assert row == {
             "symbol": "BBB",
             "session": D1,
+            "source": SOURCE,
             "rule": "one",
             "decided_at": known + TICK,
             "bar_known_at": known,
@@ -198,6 +199,17 @@ class TestRegression:
         decided(held, "release", "BBB", D1, by="lee")  # nobody has decided about this version
         assert clean(held)["BBB", D1] == 21
         assert clean(held, CALENDAR.known_at(D1) + TICK)["BBB", D1] == 20
+
+    def test_another_vendors_bar_of_the_same_version_is_another_bar(self, held: Warehouse) -> None:
+        with held.transaction() as connection:
+            for table in ("market_data.daily_bars", "data_quality.anomalies"):
+                connection.execute(f"insert into {table} select * replace ('other' as source) from {table} where symbol = 'BBB'")
+        other = Warehouse(held.path, "other")
+        decided(held, "release", "BBB", D1)
+        assert findings_under_review(other)["symbol"].to_list() == ["BBB"]
+        assert clean(other) == {}
+        assert decided(other, "confirm", "BBB", D1, by="lee").written.height == 1  # nobody has decided about it
+        assert ("BBB", D1) in clean(Warehouse(held.path, SOURCE))
 
     def test_a_version_that_was_seen_must_still_be_the_newest(self, held: Warehouse) -> None:
         seen = CALENDAR.known_at(D1)

@@ -48,7 +48,7 @@ class Book:
     def found(self, symbol: str, session: date, severity: str = "critical", **changed: Any) -> None:
         """A finding of the rule `jump` on the version known at the session's evening, unless said otherwise."""
         row = {
-            "symbol": symbol, "session": session, "rule": "jump", "detector": "rules", "bar_known_at": self.known(session),
+            "symbol": symbol, "session": session, "source": SOURCE, "rule": "jump", "detector": "rules", "bar_known_at": self.known(session),
             "score": {"critical": 1.0, "warning": 0.9995, "info": 0.995}[severity], "severity": severity, "detail": "8 sigmas",
             "suggestion": None, "known_at": changed.get("bar_known_at", self.known(session)), "recorded_at": RECORDED,
         }  # fmt: skip
@@ -57,7 +57,7 @@ class Book:
 
     def decided(self, symbol: str, session: date, decision: str, at: datetime, **changed: Any) -> None:
         row = {
-            "symbol": symbol, "session": session, "rule": "jump", "decided_at": at, "bar_known_at": self.known(session),
+            "symbol": symbol, "session": session, "source": SOURCE, "rule": "jump", "decided_at": at, "bar_known_at": self.known(session),
             "decision": decision, "decided_by": "kim", "reason": "looked", "recorded_at": RECORDED,
         }  # fmt: skip
         with self.warehouse.transaction() as connection:

@@ -195,7 +195,7 @@ class TestRegression:
     def test_a_held_back_bar_is_in_no_week_and_a_release_makes_its_week_known_later(self, models: Models) -> None:
         models.fill([bar("A", day, 10.0) for day in WEEK])
         finding = {
-            "symbol": "A", "session": WEEK[4], "rule": "ohlc_order", "detector": "rules", "bar_known_at": known(WEEK[4]),
+            "symbol": "A", "session": WEEK[4], "source": SOURCE, "rule": "ohlc_order", "detector": "rules", "bar_known_at": known(WEEK[4]),
             "score": 1.0, "severity": "critical", "detail": "", "known_at": known(WEEK[4]),
         }  # fmt: skip
         models.add(ANOMALIES, [{name: value for name, value in finding.items() if name in ANOMALIES.column_names}])

@@ -165,7 +165,7 @@ class TestRegression:
             connection.execute(
                 """
                 insert into data_quality.anomalies
-                select symbol, session, 'ohlc_order', 'rules', known_at, 1, 'critical', 'high', known_at, known_at from market_data.daily_bars
+                select symbol, session, source, 'ohlc_order', 'rules', known_at, 1, 'critical', 'high', null, known_at, known_at from market_data.daily_bars
                 """
             )
         review(desk.warehouse, "AAA", D1, "release", decided_at)
@@ -186,7 +186,7 @@ class TestRegression:
             connection.execute(
                 """
                 insert into data_quality.anomalies
-                select symbol, session, 'ohlc_order', 'rules', known_at, 1, 'critical', 'high', known_at, known_at
+                select symbol, session, source, 'ohlc_order', 'rules', known_at, 1, 'critical', 'high', null, known_at, known_at
                 from market_data.daily_bars where symbol = 'AAA'
                 """
             )

@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from quant_assets.clock import TradingCalendar
-from quant_assets.data_quality.findings import NOTHING, WARNING_RATE, findings
+from quant_assets.data_quality.findings import CRITICAL_RATE, NOTHING, WARNING_RATE, findings
 from quant_assets.data_quality.suspicion.panel_features import FIELDS, PanelFeatures, shifted
 
 PAST = 120
@@ -170,7 +170,8 @@ def repeated_session(bars: pl.DataFrame, features: PanelFeatures) -> pl.DataFram
         )
         found = known.join(where, on=["symbol", "session"], how="inner", maintain_order="left")
         detail = pl.format("the bar of {}, as for {} symbols of this session", pl.lit(other), "symbols")
-        parts.append(findings(found, "repeated_session", detail, known_at=known_at, detector=detector))
+        # Just critical: that bars were repeated is a fact, but not which of the two sessions they belong to.
+        parts.append(findings(found, "repeated_session", detail, score=1 - CRITICAL_RATE, known_at=known_at, detector=detector))
     return pl.concat(parts)
 
 
@@ -258,5 +259,4 @@ def _gap_into(features: PanelFeatures, row: int, columns: NDArray[np.int64]) -> 
         warnings.simplefilter("ignore", RuntimeWarning)  # a session in which none of them has a gap
         sizes = np.nanmedian(np.abs(features.gap[max(row - MONTH, 0) : row + 1, columns]), axis=1)
     usual = np.median(sizes[:-1][np.isfinite(sizes[:-1])]) if np.isfinite(sizes[:-1]).any() else np.nan
-    ratio = sizes[-1] / usual
-    return float(ratio) if np.isfinite(ratio) else 0.0
+    return float(sizes[-1] / usual) if usual > 0 and np.isfinite(sizes[-1]) else 0.0

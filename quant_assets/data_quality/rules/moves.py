@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from quant_assets.data_quality.findings import findings
+from quant_assets.data_quality.findings import BELOW_CRITICAL, findings
 from quant_assets.data_quality.rules.coverage import one_per_session
 from quant_assets.data_quality.suspicion.panel_features import Matrix, PanelFeatures, panel_features, shifted
 
@@ -57,7 +57,8 @@ def adjusted_features(bars: pl.DataFrame) -> PanelFeatures:
 def jump_without_cause(bars: pl.DataFrame, features: PanelFeatures) -> pl.DataFrame:
     """Closes far from the one before, with no action on that session and no volume that would go with news.
 
-    What returns to the close before last is the end of a spike, and no jump. A bar without volume is not judged.
+    At most a warning: a spin-off that nobody told looks the same. What returns to the close before last is the end of a
+    spike, and no jump. A bar without volume is not judged.
     """
     day, scale = _day(features)
     unexplained = np.minimum(np.abs(day), np.abs(day + shifted(day, 1))) / scale / _cause(features.volume) / _wild(day / scale)
@@ -68,7 +69,8 @@ def jump_without_cause(bars: pl.DataFrame, features: PanelFeatures) -> pl.DataFr
         _percent("move"),
         pl.col("unusual_volume").round(1),
     )
-    return findings(found.filter(~pl.col("action")), "jump_without_cause", detail, score=pl.col("score"), known_at="known_so_far")
+    score = pl.min_horizontal("score", pl.lit(BELOW_CRITICAL))
+    return findings(found.filter(~pl.col("action")), "jump_without_cause", detail, score=score, known_at="known_so_far")
 
 
 def spike_and_revert(bars: pl.DataFrame, features: PanelFeatures) -> pl.DataFrame:

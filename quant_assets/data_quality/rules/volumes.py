@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from quant_assets.data_quality.findings import CRITICAL_RATE, INFO_RATE, findings
+from quant_assets.data_quality.findings import BELOW_CRITICAL, CRITICAL_RATE, INFO_RATE, findings
 from quant_assets.data_quality.rules.coverage import one_per_session
 from quant_assets.data_quality.rules.moves import HISTORY, RULES_THAT_SHARE, TICK, tail_score
 from quant_assets.data_quality.rules.prices import PRICES
@@ -25,8 +25,6 @@ PRIOR_TRIALS = 60
 TRADES = 60
 """Recent bars that tell whether a symbol usually trades."""
 SPIKE = (6.6, 9.6, 13.0, 16.0)  # in the scatter of log volume, what the shares `RATES` of clean bars exceed
-BELOW_CRITICAL = 1 - 2 * CRITICAL_RATE
-"""The highest score of a volume: alone, it holds no bar back."""
 
 
 def stale_close(bars: pl.DataFrame) -> pl.DataFrame:

@@ -64,6 +64,7 @@ CALIBRATIONS: dict[Variant, Calibration] = {
 _CLOSE_ONLY_SHARE = 3e-3
 _FOREIGN_SHARES = np.array([2e-4, 1e-3, 3e-3, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.5])
 _FAULTY_SESSIONS = 0.02
+_DELIVERY = 2 * MIN_CROSS_SECTION  # bars of a session from which on they speak for a delivery
 _TEMPER = 0.8  # the evidence's parts are not quite independent: its logarithms count this much
 _NO_TWIN: dict[Variant, float] = {"same_session": 1.0, "next_session": 1.0, "later_sessions": 0.5}  # of a foreign bar, by sight
 _FOREST_WEIGHT = 4.0
@@ -191,6 +192,8 @@ def _in_faulty_session(evidence: Matrix, own: Matrix | None = None) -> Matrix:
     weights[0] = 1 - _FAULTY_SESSIONS
     factors = np.expm1(np.clip(evidence, -30.0, 30.0))
     likelihood = np.stack([np.log1p(share * factors).sum(1) for share in _FOREIGN_SHARES]) + np.log(weights)[:, None]
+    # A few symbols that move together are their market's day, which they are too few to take out, and no faulty delivery.
+    likelihood[1:, np.count_nonzero(evidence, axis=1) < _DELIVERY] = -np.inf
     posterior = np.exp(likelihood - likelihood.max(0))
     posterior /= posterior.sum(0)
     parts = [posterior[k][:, None] * _sigmoid(own + _logit(share)) for k, share in enumerate(_FOREIGN_SHARES)]

@@ -86,7 +86,7 @@ class TestRegression:
 
 class TestProperties:
     def test_findings_have_the_form_of_their_table(self) -> None:
-        declared = {name: dtype for name, dtype in ANOMALIES.polars_schema.items() if name != "recorded_at"}
+        declared = {name: dtype for name, dtype in ANOMALIES.polars_schema.items() if name not in ("source", "recorded_at")}
         assert NOTHING.schema == declared
         for rule in (ohlc_order, non_positive_price):
             assert rule(frame()).schema == declared

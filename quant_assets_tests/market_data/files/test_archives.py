@@ -346,7 +346,8 @@ class TestRegression:
             connection.execute(
                 """
                 insert into data_quality.anomalies
-                select 'SYN', date '2024-01-02', 'spike', 'rules', t, 1, 'critical', 'a finding', t, t from (select timestamp '2024-01-02 21:30:00' as t)
+                select 'SYN', date '2024-01-02', 'synthetic', 'spike', 'rules', t, 1, 'critical', 'a finding', null, t, t
+                from (select timestamp '2024-01-02 21:30:00' as t)
                 """
             )
         for day in S[1:3]:
