@@ -21,7 +21,7 @@ STRONGEST = 5
 PLAIN_WIDTH = 120
 SHOWN: dict[str, tuple[str, ...]] = {
     "market_data/daily_bars": ("new_bars", "restated_bars", "rejected_rows", "symbols"),
-    "data_quality/anomalies": ("new_findings",),
+    "data_quality/anomalies": ("new_critical", "new_warning", "new_info"),
     "data_quality/clean_bars": ("dagster/row_count", "held_back"),
     "feature_store/technical_v1": ("rows_written", "stale_symbols"),
     "feature_store/labels": ("rows_written",),
@@ -171,7 +171,7 @@ def _recorded_faults(done: dict[str, dict[str, Any]]) -> list[str]:
         (landed.get("failed_requests"), "files or requests gave no bars: see market_data.fetch_ledger"),
         (landed.get("rejected_rows"), "rows were no bars: see market_data.rejected_rows"),
         (landed.get("owed_sessions"), f"sessions of {landed.get('owed_symbols', 0):,} symbols are still owed: the next run goes on there"),
-        (judged.get("held_back"), "bars are held back: see data_quality.anomalies"),
+        (judged.get("held_back"), "bars are held back: see `quant-assets quarantine list`"),
     ]
     return [f"{count:,} {where}." for count, where in faults if count]
 

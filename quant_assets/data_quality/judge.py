@@ -30,6 +30,8 @@ DETECTOR_SIGHT: dict[str, int] = {
     "rules": 0,
     "rules_next_session": 1,
     "rules_later_sessions": 10,
+    "mstl": 0,
+    "prophet": 0,
     **{str(name): sight for name, sight in SIGHT.items()},
 }
 """Sessions after its own that each detector looks at, at most."""
@@ -145,7 +147,7 @@ def suspicious_closes(
 
 
 _WHY = {
-    "close_only": "open and next open do not go with it",
+    "close_only": "its neighbours do not go with it",
     "whole_bar": "the whole bar looks like another session's",
     "copied_bar": "the bar repeats another session's",
 }
