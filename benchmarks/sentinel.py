@@ -29,7 +29,7 @@ import numpy as np
 import polars as pl
 
 from quant_assets.clock import trading_calendar
-from quant_assets.data_quality.calibration_report import as_panel
+from quant_assets.data_quality.calibration_report.report import as_panel
 from quant_assets.data_quality.judge import DETECTOR_SIGHT, LOOKBACK, judge
 from quant_assets_tests.data_quality.market import market, with_wrong_closes
 from quant_assets_tests.lookahead import NO_ACTIONS, sp500_panel, stocknet_panel

@@ -74,6 +74,7 @@ defs = dg.Definitions(
         market_data.market_data,
         market_data.restatements,
         data_quality.data_quality,
+        data_quality.blast_radius,
         data_quality.reviews,
         feature_store.feature_store,
         feature_store.dbt_features,

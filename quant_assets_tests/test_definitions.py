@@ -24,8 +24,6 @@ from quant_assets_tests import command, nights
 
 SNAPSHOT = Path(__file__).with_suffix(".json")
 RENEW = "If that is meant: python -m quant_assets_tests.test_definitions"
-WITHOUT_PRODUCER = {"data_quality.reviews"}
-"""Tables that people write, not assets."""
 ALONE = """
 import json, os, socket, sys
 calls = []
@@ -183,7 +181,7 @@ class TestRegression:
 class TestProperties:
     def test_every_table_is_an_asset_of_its_name(self, defs: dg.Definitions) -> None:
         graph = defs.resolve_asset_graph()
-        for name in set(TABLES) - WITHOUT_PRODUCER:
+        for name in set(TABLES):
             node = graph.get(dg.AssetKey(name.split(".")))
             assert node.metadata["dagster/table_name"] == name
             assert node.group_name == TABLES[name].schema
@@ -201,7 +199,7 @@ class TestProperties:
 
     def test_column_schemas_are_the_declarations(self, defs: dg.Definitions) -> None:
         graph = defs.resolve_asset_graph()
-        declared = {name: TABLES[name] for name in set(TABLES) - WITHOUT_PRODUCER} | {"data_quality.clean_bars": DAILY_BARS}
+        declared = {name: TABLES[name] for name in set(TABLES)} | {"data_quality.clean_bars": DAILY_BARS}
         for name, table in declared.items():
             node = graph.get(dg.AssetKey(name.split(".")))
             shown = node.metadata["dagster/column_schema"].columns

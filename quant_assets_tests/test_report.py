@@ -30,7 +30,7 @@ STAGES: dict[str, dict[str, Any]] = {
         "batch_id": "b",
         "failed_requests": 2,
     },
-    "data_quality/anomalies": {"new_findings": 12},
+    "data_quality/anomalies": {"new_critical": 12},
     "data_quality/clean_bars": {"dagster/row_count": 618_923, "held_back": 12},
     "feature_store/technical_v1": {"rows_written": 618_923, "stale_symbols": 505},
     "feature_store/labels": {"rows_written": 1_843_000},
@@ -95,7 +95,7 @@ class TestRegression:
         assert [line for line in lines if line.startswith("Warning: ")] == [
             "Warning: 2 files or requests gave no bars: see market_data.fetch_ledger.",
             "Warning: 11 rows were no bars: see market_data.rejected_rows.",
-            "Warning: 12 bars are held back: see data_quality.anomalies.",
+            "Warning: 12 bars are held back: see `quant-assets quarantine list`.",
             "Warning: fresh did not pass. [1 symbol] is late.",
         ]
         assert lines[-2:] == [

@@ -7,19 +7,22 @@ import dagster as dg
 import polars as pl
 
 from quant_assets.assets import DATA_ENGINEERING, markdown_table, picture, row_count, table_spec
+from quant_assets.data_quality.blast_radius.edges import NOTHING_REACHED, impact, record
 from quant_assets.data_quality.pictures import counts_png, worst_table
 from quant_assets.data_quality.quarantine import quarantine
 from quant_assets.data_quality.reviews import EVERY_RULE, desk_clock, parse_decision, review
-from quant_assets.data_quality.seasonal_volume import volume_model
+from quant_assets.data_quality.rules.seasonal_volume import volume_model
 from quant_assets.data_quality.summary import Summary
 from quant_assets.market_data.assets import BARS
 from quant_assets.partitions import SESSIONS
 from quant_assets.resources import AS_OF_TAG, DeskResource, WarehouseResource
-from quant_assets.schemas import ANOMALIES, DAILY_BARS, JUDGED_BATCHES, REVIEWS
+from quant_assets.schemas import ANOMALIES, BLAST_RADIUS, DAILY_BARS, JUDGED_BATCHES, REVIEWS
 from quant_assets.warehouse import Connection, query
 
 CLEAN_BARS = dg.AssetKey(["data_quality", "clean_bars"])
 ANOMALIES_KEY = dg.AssetKey(["data_quality", "anomalies"])
+MEASURED = 20
+"""Bars of a night whose reach is measured by itself, about a second each; `quant-assets quality impact` measures any."""
 
 _bars = table_spec(DAILY_BARS, deps=[BARS, ANOMALIES_KEY], owners=DATA_ENGINEERING, kinds={"duckdb", "sql"})
 
@@ -84,6 +87,54 @@ def _not_judged(connection: Connection) -> pl.DataFrame:
     return query(
         connection,
         "select batch_id, bars, not_judged from data_quality.judged_batches where not_judged is not null order by landed_at desc limit 20",
+    )
+
+
+@dg.multi_asset(
+    specs=[
+        table_spec(BLAST_RADIUS, deps=[ANOMALIES_KEY, ["signals", "daily_signals"]], owners=DATA_ENGINEERING, kinds={"duckdb", "polars"})
+    ],
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    partitions_def=SESSIONS,
+)
+def blast_radius(context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource) -> dg.MaterializeResult[None]:
+    """Tell what rested on the bars that were found out in the run's nights, after they had been used; at most the worst twenty."""
+    night = desk.night(context, warehouse.client)
+    found_out = warehouse.client.read(
+        """
+        select symbol, session, max(score) as score from data_quality.anomalies as anomaly
+        semi join market_data.latest_daily_bars as bar on bar.symbol = anomaly.symbol and bar.session = anomaly.session
+            and bar.source = anomaly.source and bar.known_at = anomaly.bar_known_at
+        where source = $source and severity = 'critical' and known_at > bar_known_at and known_at >= $since and known_at <= $as_of
+        group by all order by score desc, session desc, symbol
+        """,
+        {"source": desk.settings.source, "since": desk.calendar.known_at(night.sessions[0]), "as_of": night.as_of},
+    )
+    measured = pl.concat(
+        [
+            NOTHING_REACHED,
+            *(
+                impact(warehouse.client, desk.settings, desk.calendar, symbol, session, night.as_of)
+                for symbol, session in found_out.head(MEASURED).select("symbol", "session").iter_rows()
+            ),
+        ]
+    )
+    record(warehouse.client, measured)
+    moved = measured.filter(pl.col("edge") == "signal").with_columns(move=(pl.col("value_with") - pl.col("value_without")).abs())
+    with warehouse.get_connection() as connection:
+        rows = row_count(connection, BLAST_RADIUS.full_name)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": rows,
+            "bars_found_out": found_out.height,
+            "bars_measured": min(found_out.height, MEASURED),
+            "reached": markdown_table(
+                measured.group_by("symbol", "session", "edge").len("items").sort("symbol", "session", "edge").head(100)
+            ),
+            "signals_that_move_most": markdown_table(
+                moved.drop_nulls("move").sort("move", descending=True).head(20).drop("measured_at", "edge")
+            ),
+        }
     )
 
 

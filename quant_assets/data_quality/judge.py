@@ -14,10 +14,10 @@ import polars as pl
 
 from quant_assets.clock import TradingCalendar
 from quant_assets.data_quality.findings import CRITICAL_RATE, INFO_RATE, WARNING_RATE, findings, severity
-from quant_assets.data_quality.rules import actions as action_rules
-from quant_assets.data_quality.rules import coverage, identity, moves, prices, units, volumes
+from quant_assets.data_quality.rules import actions as actions_told
+from quant_assets.data_quality.rules import coverage, dividends, identity, moves, prices, splits, units, volumes
 from quant_assets.data_quality.rules.coverage import one_per_session
-from quant_assets.data_quality.seasonal_volume import VolumeModel, seasonal_volume
+from quant_assets.data_quality.rules.seasonal_volume import VolumeModel, seasonal_volume
 from quant_assets.data_quality.suspicion.panel_features import MIN_CROSS_SECTION, PanelFeatures
 from quant_assets.data_quality.suspicion.scores import SIGHT, Variant, suspicions
 from quant_assets.feature_store.adjustment import forward_adjusted
@@ -96,9 +96,9 @@ def judge(
             coverage.ticker_reuse(panel, listings),
             identity.identical_series(panel),
             units.unit_errors(panel),
-            action_rules.impossible_actions(panel, actions),
-            action_rules.splits(panel, actions),
-            action_rules.dividends(panel, actions),
+            actions_told.impossible_actions(panel, actions),
+            splits.splits(panel, actions),
+            dividends.dividends(panel, actions),
             moves.jump_without_cause(panel, features),
             moves.spike_and_revert(panel, features),
             moves.close_off_next_open(panel, features),

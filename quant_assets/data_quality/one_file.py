@@ -17,8 +17,7 @@ import polars as pl
 from quant_assets.clock import TradingCalendar, trading_calendar
 from quant_assets.data_quality.findings import NOTHING
 from quant_assets.data_quality.judge import judge, prepared
-from quant_assets.data_quality.rules import actions as action_rules
-from quant_assets.data_quality.rules.units import unit_errors
+from quant_assets.data_quality.rules.dividends import adjusted_closes
 from quant_assets.errors import ConfigurationError, QuantAssetsError
 
 PRICES = {"Open": "open", "High": "high", "Low": "low", "Close": "close", "Adj Close": "adj_close", "Volume": "volume"}
@@ -83,15 +82,10 @@ def judge_file(path: Path, calendar: str | None = None, symbol: str | None = Non
         return FileJudgement(symbol, calendar or calendar_of(symbol) or "", str(reason), NOTHING, _noted([(str(reason), 0)]))
     judged = judge(file.bars, file.actions, file.calendar)
     panel = prepared(file.bars, file.actions, file.calendar)
-    found = pl.concat([judged.findings, *action_findings(panel, file.actions)]).unique(["session", "rule", "detector"], keep="first")
+    # Its adjusted closes are all of one day's basis, which those of a nightly history are not.
+    found = pl.concat([judged.findings, adjusted_closes(panel, file.actions)])
     notes = pl.concat([file.unread, judged.not_judged.select(*NOTES).cast(NOTES)])  # type: ignore[arg-type]
     return FileJudgement(symbol, file.calendar.name, None, found.sort("session", "rule", "detector"), notes)
-
-
-def action_findings(panel: pl.DataFrame, actions: pl.DataFrame) -> list[pl.DataFrame]:
-    """What units, splits, dividends and the adjusted closes of one delivery say of a file's bars (as `judge.prepared` gives them)."""
-    rules = (action_rules.splits, action_rules.dividends, action_rules.impossible_actions, action_rules.adjusted_closes)
-    return [unit_errors(panel), *(rule(panel, actions) for rule in rules)]
 
 
 def read_file(path: Path, calendar: str | None = None, symbol: str | None = None) -> VendorFile:

@@ -53,15 +53,16 @@ def impact(symbol: str, session: datetime, as_of: str | None) -> None:
     The same is kept in the table data_quality.blast_radius.
     """
     from quant_assets.cli import exit_codes
-    from quant_assets.data_quality import blast_radius
-    from quant_assets.data_quality.blast_radius_report import show
+    from quant_assets.data_quality.blast_radius.edges import impact as reached
+    from quant_assets.data_quality.blast_radius.edges import record
+    from quant_assets.data_quality.blast_radius.report import show
     from quant_assets.settings import load_settings
 
     with exit_codes():
         settings = load_settings()
         warehouse, calendar, instant = _desk(settings, as_of)
-        measured = blast_radius.impact(warehouse, settings, calendar, symbol, session.date(), instant)
-        blast_radius.record(warehouse, measured)
+        measured = reached(warehouse, settings, calendar, symbol, session.date(), instant)
+        record(warehouse, measured)
         warehouse.refresh_read_copy()
         show(warehouse, measured, symbol, session.date(), instant)
 
@@ -80,14 +81,15 @@ def calibrate(
 ) -> None:
     """Put faults of every kind into the desk's own bars, and show what is found of them, when, and at what price in false alarms."""
     from quant_assets.cli import exit_codes
-    from quant_assets.data_quality import calibration_report
+    from quant_assets.data_quality.calibration_report.report import report as calibrated
+    from quant_assets.data_quality.calibration_report.report import show
     from quant_assets.report import wide_console
     from quant_assets.settings import load_settings
 
     with exit_codes():
         settings = load_settings()
         bars, actions, calendar = _panel(settings, path)
-        found = calibration_report.report(
+        found = calibrated(
             bars,
             actions,
             calendar,
@@ -98,7 +100,7 @@ def calibrate(
             last=last.date() if last else None,
             severities=settings.anomaly_rates,
         )
-        calibration_report.show(found, wide_console())
+        show(found, wide_console())
 
 
 @quality.command()
@@ -132,7 +134,7 @@ def _desk(settings: Settings, as_of: str | None) -> tuple[Warehouse, TradingCale
 def _panel(settings: Settings, path: Path | None) -> tuple[pl.DataFrame, pl.DataFrame, TradingCalendar]:
     """The bars to put faults into, with their actions: the clean ones, or a file's."""
     from quant_assets.clock import calendar_of
-    from quant_assets.data_quality.calibration_report import as_panel
+    from quant_assets.data_quality.calibration_report.report import as_panel
     from quant_assets.data_quality.judge import BAR_COLUMNS
     from quant_assets.data_quality.quarantine_commands import opened
     from quant_assets.market_data.files.source import FilesSource

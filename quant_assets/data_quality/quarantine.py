@@ -16,7 +16,7 @@ import polars as pl
 from quant_assets.clock import TradingCalendar, utc_now
 from quant_assets.data_quality.findings import CRITICAL_RATE, NOTHING, WARNING_RATE
 from quant_assets.data_quality.judge import BAR_COLUMNS, DETECTOR_SIGHT, LOOKBACK, judge
-from quant_assets.data_quality.seasonal_volume import VolumeModel
+from quant_assets.data_quality.rules.seasonal_volume import VolumeModel
 from quant_assets.schemas import ANOMALIES, JUDGED_BATCHES
 from quant_assets.warehouse import Warehouse, append_ledger, append_versions, query
 

@@ -10,7 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from quant_assets.data_quality.rules.actions import adjusted_closes, dividends, impossible_actions, splits
+from quant_assets.data_quality.rules.actions import impossible_actions
+from quant_assets.data_quality.rules.dividends import adjusted_closes, dividends
+from quant_assets.data_quality.rules.splits import splits
 from quant_assets_tests.data_quality.market import market
 from quant_assets_tests.data_quality.rules.test_units import AT, KEY, panel, scaled
 from quant_assets_tests.lookahead import NO_ACTIONS, evening, offending_rows, sp500_panel, stocknet_panel

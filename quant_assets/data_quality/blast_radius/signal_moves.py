@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import polars as pl
 
-from quant_assets.data_quality.counterfactual import TOLERANCE, Bar, Histories
+from quant_assets.data_quality.blast_radius.counterfactual import TOLERANCE, Bar, Histories
 from quant_assets.errors import QuantAssetsError
 from quant_assets.feature_store.catalog import model_columns
 from quant_assets.feature_store.indicators import definition_hash

@@ -17,9 +17,9 @@ import pytest
 from rich.console import Console
 
 from quant_assets.clock import TradingCalendar, utc_now
-from quant_assets.data_quality.blast_radius import COLUMNS, EDGES, impact, record
-from quant_assets.data_quality.blast_radius_report import show
-from quant_assets.data_quality.counterfactual import FEATURES, Bar
+from quant_assets.data_quality.blast_radius.counterfactual import FEATURES, Bar
+from quant_assets.data_quality.blast_radius.edges import COLUMNS, EDGES, impact, record
+from quant_assets.data_quality.blast_radius.report import show
 from quant_assets.errors import QuantAssetsError
 from quant_assets.feature_store.catalog import model_columns
 from quant_assets.feature_store.store import refresh_labels, refresh_technical, training_frame

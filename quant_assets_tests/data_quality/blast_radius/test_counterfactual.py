@@ -8,7 +8,7 @@ from math import floor, log
 import polars as pl
 import pytest
 
-from quant_assets.data_quality.counterfactual import FEATURES, TOLERANCE, Histories
+from quant_assets.data_quality.blast_radius.counterfactual import FEATURES, TOLERANCE, Histories
 from quant_assets.feature_store.adjustment import forward_adjusted
 from quant_assets_tests.lookahead import NO_ACTIONS, evening, random_history, sessions_from
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from quant_assets.clock import TradingCalendar
-from quant_assets.data_quality.genuine_events import genuine_events
+from quant_assets.data_quality.calibration_report.genuine_events import genuine_events
 from quant_assets_tests.data_quality.market import market
 
 PRICES = ("open", "high", "low", "close")

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from quant_assets.clock import TradingCalendar
-from quant_assets.data_quality.injection import LEAST_SYMBOLS
+from quant_assets.data_quality.calibration_report.injection import LEAST_SYMBOLS
 
 JUMP_SCALES, JUMP_VOLUME, KEPT = 8.0, 2.5, 0.5
 """A jump: so many usual moves, at so many times the usual volume, of which so much is still there a session later."""

@@ -18,11 +18,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from quant_assets.clock import TradingCalendar
-from quant_assets.data_quality import calibration_counts as count
-from quant_assets.data_quality.calibration_counts import LEVELS, SIGHTS
+from quant_assets.data_quality.calibration_report import counts as count
+from quant_assets.data_quality.calibration_report.counts import LEVELS, SIGHTS
+from quant_assets.data_quality.calibration_report.genuine_events import genuine_events
+from quant_assets.data_quality.calibration_report.injection import CONTROLS, inject
 from quant_assets.data_quality.findings import CRITICAL_RATE, WARNING_RATE
-from quant_assets.data_quality.genuine_events import genuine_events
-from quant_assets.data_quality.injection import CONTROLS, inject
 from quant_assets.data_quality.judge import judge
 from quant_assets.errors import ConfigurationError
 

@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from quant_assets.clock import TradingCalendar, trading_calendar
-from quant_assets.data_quality import calibration_counts as count
-from quant_assets.data_quality.calibration_report import Report, as_panel, report, show
+from quant_assets.data_quality.calibration_report import counts as count
+from quant_assets.data_quality.calibration_report.injection import CONTROLS, RATES, TRUTH
+from quant_assets.data_quality.calibration_report.report import Report, as_panel, report, show
 from quant_assets.data_quality.findings import NOTHING
-from quant_assets.data_quality.injection import CONTROLS, RATES, TRUTH
 from quant_assets.errors import ConfigurationError
 from quant_assets_tests.data_quality.market import market
 from quant_assets_tests.lookahead import NO_ACTIONS, sp500_panel

@@ -10,9 +10,16 @@ import polars as pl
 import pytest
 
 from quant_assets.clock import TradingCalendar
-from quant_assets.data_quality import seasonal_volume as module
+from quant_assets.data_quality.rules import seasonal_volume as module
 from quant_assets.data_quality.rules.moves import adjusted_features
-from quant_assets.data_quality.seasonal_volume import MSTLVolume, ProphetVolume, VolumeModel, marketwide_days, seasonal_volume, volume_model
+from quant_assets.data_quality.rules.seasonal_volume import (
+    MSTLVolume,
+    ProphetVolume,
+    VolumeModel,
+    marketwide_days,
+    seasonal_volume,
+    volume_model,
+)
 from quant_assets.errors import ConfigurationError
 from quant_assets_tests.data_quality.rules.panels import (
     assert_no_look_ahead,

@@ -16,8 +16,8 @@ from typing import Any
 import polars as pl
 
 from quant_assets.clock import TradingCalendar, utc_now
-from quant_assets.data_quality.counterfactual import FEATURES, Bar
-from quant_assets.data_quality.signal_moves import signal_moves
+from quant_assets.data_quality.blast_radius.counterfactual import FEATURES, Bar
+from quant_assets.data_quality.blast_radius.signal_moves import signal_moves
 from quant_assets.errors import QuantAssetsError
 from quant_assets.feature_store.catalog import model_columns
 from quant_assets.publishing.documents import instant_text, signal_document_id
@@ -28,6 +28,7 @@ from quant_assets.signals.champions import MODEL
 from quant_assets.warehouse import Warehouse, append_ledger
 
 COLUMNS = [name for name in BLAST_RADIUS.column_names if name != "recorded_at"]
+NOTHING_REACHED = pl.DataFrame(schema={name: BLAST_RADIUS.polars_schema[name] for name in COLUMNS})
 _REACHED = {name: BLAST_RADIUS.polars_schema[name] for name in ("item", "item_session", "value_with", "value_without", "detail")}
 
 Edge = Callable[[Bar, pl.DataFrame], pl.DataFrame]

@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 
 from quant_assets.clock import TradingCalendar
-from quant_assets.data_quality.calibration_report import as_panel
-from quant_assets.data_quality.faults import APART, BARS, BEFORE, DELIVERIES, SERIES, VALUES
-from quant_assets.data_quality.injection import RATES, Injection, inject
+from quant_assets.data_quality.calibration_report.faults import APART, BARS, BEFORE, DELIVERIES, SERIES, VALUES
+from quant_assets.data_quality.calibration_report.injection import RATES, Injection, inject
+from quant_assets.data_quality.calibration_report.report import as_panel
 from quant_assets.errors import ConfigurationError
 from quant_assets_tests.data_quality.market import market
 from quant_assets_tests.lookahead import NO_ACTIONS

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from quant_assets.clock import TradingCalendar
-from quant_assets.data_quality.faults import APART, BARS, BEFORE, DELIVERIES, LENGTHS, NEEDS, SERIES, VALUES, BarArrays
+from quant_assets.data_quality.calibration_report.faults import APART, BARS, BEFORE, DELIVERIES, LENGTHS, NEEDS, SERIES, VALUES, BarArrays
 from quant_assets.errors import ConfigurationError
 
 LEAST_SYMBOLS = 10

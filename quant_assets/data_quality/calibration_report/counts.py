@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from quant_assets.data_quality.injection import CONTROLS
+from quant_assets.data_quality.calibration_report.injection import CONTROLS
 from quant_assets.data_quality.judge import DETECTOR_SIGHT
 
 SIGHTS = {"same": 0, "next": 1, "later": 10}

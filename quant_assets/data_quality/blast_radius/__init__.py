@@ -1,0 +1,1 @@
+"""What a bar reached: everything that rests on it, and how far signals move without it."""
