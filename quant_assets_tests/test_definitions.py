@@ -181,7 +181,7 @@ class TestRegression:
 class TestProperties:
     def test_every_table_is_an_asset_of_its_name(self, defs: dg.Definitions) -> None:
         graph = defs.resolve_asset_graph()
-        for name in set(TABLES):
+        for name in TABLES:
             node = graph.get(dg.AssetKey(name.split(".")))
             assert node.metadata["dagster/table_name"] == name
             assert node.group_name == TABLES[name].schema
@@ -199,7 +199,7 @@ class TestProperties:
 
     def test_column_schemas_are_the_declarations(self, defs: dg.Definitions) -> None:
         graph = defs.resolve_asset_graph()
-        declared = {name: TABLES[name] for name in set(TABLES)} | {"data_quality.clean_bars": DAILY_BARS}
+        declared = TABLES | {"data_quality.clean_bars": DAILY_BARS}
         for name, table in declared.items():
             node = graph.get(dg.AssetKey(name.split(".")))
             shown = node.metadata["dagster/column_schema"].columns

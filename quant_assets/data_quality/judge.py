@@ -13,13 +13,13 @@ from datetime import date
 import polars as pl
 
 from quant_assets.clock import TradingCalendar
-from quant_assets.data_quality.findings import CRITICAL_RATE, INFO_RATE, WARNING_RATE, findings, severity
+from quant_assets.data_quality.findings import CRITICAL_RATE, WARNING_RATE, severity
 from quant_assets.data_quality.rules import actions as actions_told
 from quant_assets.data_quality.rules import coverage, dividends, identity, moves, prices, splits, units, volumes
-from quant_assets.data_quality.rules.coverage import one_per_session
 from quant_assets.data_quality.rules.seasonal_volume import VolumeModel, seasonal_volume
-from quant_assets.data_quality.suspicion.panel_features import MIN_CROSS_SECTION, PanelFeatures
-from quant_assets.data_quality.suspicion.scores import SIGHT, Variant, suspicions
+from quant_assets.data_quality.suspicion.closes import suspicious_closes
+from quant_assets.data_quality.suspicion.panel_features import MIN_CROSS_SECTION
+from quant_assets.data_quality.suspicion.scores import SIGHT
 from quant_assets.feature_store.adjustment import forward_adjusted
 
 BAR_COLUMNS = ("symbol", "session", "known_at", "open", "high", "low", "close", "volume", "adj_close", "basis")
@@ -35,9 +35,6 @@ DETECTOR_SIGHT: dict[str, int] = {
     **{str(name): sight for name, sight in SIGHT.items()},
 }
 """Sessions after its own that each detector looks at, at most."""
-SHARES: dict[Variant, float] = {"same_session": 0.1, "next_session": 0.7, "later_sessions": 0.5}
-"""Of the clean bars that may be called critical, those that each detector may call so: together, for they overlap, about
-nine in ten (measured on 150,000 bars that another vendor confirms), which leaves one to the rules."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ def judge(
     """
     panel = prepared(bars, actions, calendar)
     features = moves.adjusted_features(panel)
-    learned, not_judged = suspicious_closes(panel, features, sessions)
+    learned, scores = suspicious_closes(panel, features, sessions)
     found = pl.concat(
         [
             prices.ohlc_order(panel),
@@ -109,66 +106,28 @@ def judge(
             *learned,
         ]
     )
-    return Judgement(found.with_columns(severity("score", rates)), not_judged)
+    return Judgement(found.with_columns(severity("score", rates)), _not_judged(panel, scores))
 
 
-def suspicious_closes(
-    panel: pl.DataFrame, features: PanelFeatures, sessions: Sequence[date] | None = None
-) -> tuple[list[pl.DataFrame], pl.DataFrame]:
-    """What the learned scores say, by each detector: all that is rarer than one clean bar in a hundred, and a session's highest 1 %."""
-    days, regular = features.sessions, one_per_session(panel)
-    first, last = (0, len(days)) if sessions is None else (int((days < sessions[0]).sum()), int((days <= sessions[-1]).sum()))
-    # A session is judged once all that a detector looks at is there.
-    wanted = {detector: days[max(0, first - sight) : min(last, max(0, len(days) - sight))].to_list() for detector, sight in SIGHT.items()}
-    told, notes = [], [pl.DataFrame(schema={"reason": pl.String, "bars": pl.get_index_type()})]
-    for detector, scores in suspicions(features, wanted).items():
-        share = SHARES[detector]
-        scored = scores.with_columns(score=(1 - (1 - pl.col("score")) / share).clip(0.0, 1.0))
-        # So few symbols tell nothing of the market: what it did and took back is then each symbol's own, and no error.
-        alone = pl.len().over("session") < MIN_CROSS_SECTION
-        scored = scored.with_columns(score=pl.when(alone).then(pl.min_horizontal("score", pl.lit(1 - 2 * WARNING_RATE))).otherwise("score"))
-        highest = pl.col("log_odds").rank("ordinal", descending=True).over("session") <= (pl.len().over("session") * INFO_RATE).ceil()
-        kept = scored.filter(pl.col("error_size").is_not_null(), (pl.col("score") >= 1 - INFO_RATE) | highest)
-        offenders = kept.join(regular.select("symbol", "session", "known_at", "close"), on=["symbol", "session"])
-        offenders = _in_sight(offenders, regular, SIGHT[detector])
-        told.append(findings(offenders, "suspicious_close", _IN_WORDS, score=pl.col("score"), known_at="found_at", detector=detector))
-        if detector == "next_session":
-            few = scores.group_by("session").len().filter(pl.col("len") < MIN_CROSS_SECTION)["len"].sum()
-            told_so = f"closes among fewer than {MIN_CROSS_SECTION} symbols: their learned scores are no warnings"
-            notes.append(
-                pl.DataFrame([(told_so, few)] if few else [], schema={"reason": pl.String, "bars": pl.get_index_type()}, orient="row")
-            )
-            notes.append(
-                scores.filter(pl.col("score") == 0, pl.col("note").is_not_null())
-                .group_by(reason=pl.col("note").str.strip_prefix("not judged: "))
-                .len("bars")
-            )
-    return told, pl.concat(notes).sort("reason").cast({"bars": pl.Int64})
-
-
-_WHY = {
-    "close_only": "its neighbours do not go with it",
-    "whole_bar": "the whole bar looks like another session's",
-    "copied_bar": "the bar repeats another session's",
-}
-_IN_WORDS = pl.format(
-    "close {} may be off by {} %: {}{}",
-    "close",
-    (100 * pl.col("error_size")).round(1),
-    pl.col("reason").replace_strict(_WHY, return_dtype=pl.String),
-    pl.format(" ({})", "note").fill_null(""),
-)
-
-
-def _in_sight(offenders: pl.DataFrame, bars: pl.DataFrame, sight: int) -> pl.DataFrame:
-    """Those whose sessions in sight have begun, by a bar of their own then or later; `found_at` is when that became known.
-
-    A later session is known once its first bars are: those that came late or were corrected are of later nights.
-    """
-    own = bars.select(
-        "symbol", "session", found_at=pl.max_horizontal(pl.col("known_at").shift(-n).over("symbol") for n in range(sight + 1))
+def _not_judged(panel: pl.DataFrame, scores: pl.DataFrame) -> pl.DataFrame:
+    """What could not be said of the bars of the judged sessions, or not as it should, and of how many of them."""
+    bars = (
+        panel.with_columns(bars_before=pl.int_range(pl.len()).over("symbol"), symbols=pl.len().over("session"))
+        .join(scores.select("symbol", "session", "note"), on=["symbol", "session"], how="left")
+        .filter(pl.col("session").is_in(scores["session"].unique().implode()) | pl.col("ordinal").is_null())
     )
-    opened = bars.group_by("session").agg(opened=pl.col("known_at").min()).sort("session")
-    furthest = opened.select(session=pl.col("session").shift(sight), opened="opened").drop_nulls()
-    joined = offenders.join(own, on=["symbol", "session"], how="left").join(furthest, on="session", how="left")
-    return joined.filter(pl.col("found_at") >= pl.col("opened"))
+    few = f"fewer than {MIN_CROSS_SECTION} symbols in the session: what the market did cannot be told, and a learned score is no warning"
+    reasons = {
+        "volume is not known: volumes, stale closes and jumps are not judged": pl.col("volume").is_null(),
+        f"fewer than {moves.HISTORY} earlier bars: moves and unusual volumes are not judged": pl.col("bars_before") < moves.HISTORY,
+        few: pl.col("symbols") < MIN_CROSS_SECTION,
+    }
+    counted = bars.select(where.sum().cast(pl.Int64).alias(reason) for reason, where in reasons.items())
+    noted = bars.select(reason=pl.col("note").drop_nulls().str.split("; ")).explode("reason")
+    told = noted.with_columns(pl.col("reason").str.strip_prefix("not judged: ")).filter(pl.col("reason") != "volume is not known")
+    return pl.concat(
+        [
+            told.group_by("reason").agg(bars=pl.len().cast(pl.Int64)).sort("reason"),
+            counted.unpivot(variable_name="reason", value_name="bars").filter(pl.col("bars") > 0),
+        ]
+    )
