@@ -8,6 +8,8 @@ QuantAssetsError
 │   └── SchemaMismatch   a frame does not match its table's declaration
 ├── KeyRefused           a vendor does not accept our key: nothing can be fetched until it is mended
 ├── PayloadDamaged       a stored reply of a vendor is missing, or is not what its name says
+├── NotDailyBars         a vendor's file cannot be judged as daily bars of one symbol
+├── ReviewRefused        a decision about a finding cannot stand: there is none, or somebody decided before
 ├── DbtError             the dbt project cannot be built
 ├── ContractError        a model was offered other features than it was trained on
 ├── TooFewSessions       the history is too short for a walk-forward

@@ -106,7 +106,7 @@ class TestRegression:
         assert found["home"].ok
         old = nights.CALENDAR
         cut = type(old)(old.name, old.timezone, old.sessions[:100], old.closes[:100], old.delay)
-        monkeypatch.setattr(doctor, "trading_calendar", lambda *_: cut)
+        monkeypatch.setattr(doctor, "calendar_of", lambda _: cut)
         assert (
             examined(home=home)["calendar"].text == f"XNYS is known up to {cut.sessions[-1]} only: update the package exchange_calendars."
         )

@@ -230,10 +230,12 @@ class TestRegression:
 
     def test_a_broken_bar_is_a_finding_and_goes_no_further(self, story: Story) -> None:
         night = story.nights[0]
-        findings = night.read("select symbol, session, rule, severity from data_quality.anomalies order by symbol")
+        findings = night.read(
+            "select symbol, session, rule, severity from data_quality.anomalies where severity = 'critical' order by symbol"
+        )
         assert findings == [
-            {"symbol": symbol, "session": session, "rule": "ohlc_order", "severity": "critical"}
-            for symbol, session in (BROKEN, BROKEN_TONIGHT)
+            {"symbol": symbol, "session": session, "rule": rule, "severity": "critical"}
+            for (symbol, session), rule in ((UNREADABLE, "missing_session"), (BROKEN, "ohlc_order"), (BROKEN_TONIGHT, "ohlc_order"))
         ]
         for table in ("data_quality.clean_bars", "feature_store.technical_v1"):
             kept = {(row["symbol"], row["session"]) for row in night.read(f"select symbol, session from {table}")}
@@ -290,7 +292,7 @@ class TestProperties:
         (broken,) = (alert for alert in alerts if alert["check"] == "ohlc_order")
         first_run = story.nights[0].read("select any_value(run_id) as run_id from signals.daily_signals")[0]["run_id"]
         assert (broken["run_id"], broken["asset"], broken["session"]) == (first_run, "market_data/daily_bars", TONIGHT.isoformat())
-        assert broken["numbers"] == {"tonight": 1, "total": 2}
+        assert broken["numbers"] == {"critical_tonight": 1, "warning_tonight": 0, "info_tonight": 0, "critical_open": 2}
         for headers, body in story.alerts:
             signed = hmac.new(SECRET.encode(), headers["X-Quant-Timestamp"].encode() + b"." + body, hashlib.sha256).hexdigest()
             assert headers["X-Quant-Signature"] == f"sha256={signed}"
