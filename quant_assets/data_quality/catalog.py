@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+FACTS = ("ohlc_order", "non_positive_price", "duplicate_bar", "closed_session", "impossible_action")
+"""Rules that no clean bar breaks: what breaks them is critical at whatever rate the desk chose."""
 RULES = {
     "ohlc_order": "High is not the highest of the four prices, or low not the lowest.",
     "non_positive_price": "A price is missing, zero or negative.",

@@ -57,3 +57,9 @@ def severity(score: str | pl.Expr, rates: Sequence[float] = (CRITICAL_RATE, WARN
     value = pl.col(score) if isinstance(score, str) else score
     critical, warning = (value >= 1 - rate for rate in rates)
     return pl.when(critical).then(pl.lit("critical")).when(warning).then(pl.lit("warning")).otherwise(pl.lit("info")).alias("severity")
+
+
+def suggested(column: pl.Expr | str, value: pl.Expr, evidence: pl.Expr) -> pl.Expr:
+    """A proposed repair as JSON: the column (a price, or a kind of action), its value, and what speaks for it."""
+    name = pl.lit(column) if isinstance(column, str) else column
+    return pl.struct(column=name, value=value, evidence=evidence).struct.json_encode()

@@ -13,6 +13,7 @@ from datetime import date
 import polars as pl
 
 from quant_assets.clock import TradingCalendar
+from quant_assets.data_quality.catalog import FACTS
 from quant_assets.data_quality.findings import CRITICAL_RATE, WARNING_RATE, severity
 from quant_assets.data_quality.rules import actions as actions_told
 from quant_assets.data_quality.rules import coverage, dividends, identity, moves, prices, splits, units, volumes
@@ -106,7 +107,8 @@ def judge(
             *learned,
         ]
     )
-    return Judgement(found.with_columns(severity("score", rates)), _not_judged(panel, scores))
+    severe = pl.when(pl.col("rule").is_in(FACTS)).then(pl.lit("critical")).otherwise(severity("score", rates)).alias("severity")
+    return Judgement(found.with_columns(severe), _not_judged(panel, scores))
 
 
 def _not_judged(panel: pl.DataFrame, scores: pl.DataFrame) -> pl.DataFrame:

@@ -114,7 +114,3 @@ def by_sight(offenders: pl.DataFrame, rule: str, suggestion: pl.Expr) -> pl.Data
 
 def number(name: str) -> pl.Expr:
     return pl.col(name).round_sig_figs(5).cast(pl.String)
-
-
-def suggested(column: str, value: pl.Expr, evidence: pl.Expr) -> pl.Expr:
-    return pl.struct(column=pl.lit(column), value=value, evidence=evidence).struct.json_encode()

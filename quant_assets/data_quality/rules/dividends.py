@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from quant_assets.data_quality.findings import NOTHING, findings
-from quant_assets.data_quality.rules.actions import NEARBY, by_sight, moves, number, suggested
+from quant_assets.data_quality.findings import NOTHING, findings, suggested
+from quant_assets.data_quality.rules.actions import NEARBY, by_sight, moves, number
 
 POOLED = 185
 """Sessions back over which dividends of one size are judged together."""

@@ -9,8 +9,8 @@ import math
 
 import polars as pl
 
-from quant_assets.data_quality.findings import NOTHING, findings
-from quant_assets.data_quality.rules.actions import NEARBY, by_sight, moves, number, suggested
+from quant_assets.data_quality.findings import NOTHING, findings, suggested
+from quant_assets.data_quality.rules.actions import NEARBY, by_sight, moves, number
 
 SPLITS = sorted({*range(2, 11), 12, 15, 20, 25, 30, 40, 50, 100, 200, 500, 1000, 1.5})
 """Ratios, or their inverses, that a forgotten split is looked for in."""

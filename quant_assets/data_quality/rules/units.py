@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from quant_assets.data_quality.findings import findings
+from quant_assets.data_quality.findings import CRITICAL_RATE, findings, suggested
 from quant_assets.data_quality.rules.prices import PRICES
 
 MEMORY = 21
@@ -90,7 +90,7 @@ def _whole_bars(measured: pl.DataFrame) -> pl.DataFrame:
     # A bar that is far off and then back can be rough about its power: no price does that.
     rough = judged.filter((power.abs() >= 2) & (pl.col("back_after") == 1) & ~near & pl.col("entered"))
     detail = pl.format("close {} is {} times the median close of up to {} sessions before", "close", _factor(), pl.lit(MEMORY))
-    proposed = _suggested(pl.lit("close"), pl.col("close") / 10 ** pl.col("power"), detail)
+    proposed = suggested(pl.lit("close"), pl.col("close") / 10 ** pl.col("power"), detail)
     here = pl.max_horizontal("known_at", "known_before")
     sure = ~pl.col("inverse") & (pl.col("usual_from") >= 3) & (pl.col("power") != -1)
     # A tenfold level that lasts is a question of splits from its second session on.
@@ -108,7 +108,7 @@ def _whole_bars(measured: pl.DataFrame) -> pl.DataFrame:
         session="before_session", known_at="before_known_at", close="before_close",
     )  # fmt: skip
     told = pl.format("close {}, and {} times that from the next session on: one side is in another unit", "close", _factor())
-    other = _suggested(pl.lit("close"), pl.col("close") * 10 ** pl.col("power"), told)
+    other = suggested(pl.lit("close"), pl.col("close") * 10 ** pl.col("power"), told)
     found.append(findings(lasting, "unit_error", told, score=0.9995, known_at="late", suggestion=other, detector="rules_later_sessions"))
     return pl.concat(found)
 
@@ -135,8 +135,9 @@ def _single_prices(measured: pl.DataFrame) -> pl.DataFrame:
         "open {}, high {}, low {}, close {}: the {} is {} times what the others and the sessions before say", *PRICES, "column", _factor()
     )
     known = pl.max_horizontal("known_at", "known_before")
-    suggestion = _suggested(pl.col("column"), pl.col("value"), detail)
-    return findings(mixed, "unit_error", detail, score=0.99995, known_at=known, suggestion=suggestion)
+    suggestion = suggested(pl.col("column"), pl.col("value"), detail)
+    score = pl.when(pl.col("column") == "close").then(0.99995).otherwise(1 - CRITICAL_RATE)  # else the close may be right
+    return findings(mixed, "unit_error", detail, score=score, known_at=known, suggestion=suggestion)
 
 
 def _factor() -> pl.Expr:
@@ -145,7 +146,3 @@ def _factor() -> pl.Expr:
         .then((10 ** pl.col("power")).cast(pl.Int64).cast(pl.String))
         .otherwise(pl.format("1/{}", (10 ** -pl.col("power")).cast(pl.Int64)))
     )
-
-
-def _suggested(column: pl.Expr, value: pl.Expr, evidence: pl.Expr) -> pl.Expr:
-    return pl.struct(column=column, value=value, evidence=evidence).struct.json_encode()

@@ -81,7 +81,10 @@ def stale_close(bars: pl.DataFrame) -> pl.DataFrame:
 
 
 def zero_volume_move(bars: pl.DataFrame) -> pl.DataFrame:
-    """Closes that moved while no share traded, of symbols that usually trade; the score falls with the share of idle bars."""
+    """Closes that moved while no share traded, of symbols that usually trade; the score falls with the share of idle bars.
+
+    It is just critical at most: the volume is wrong for sure, the close perhaps.
+    """
     stood_idle = bars.filter(pl.col("volume") == 0).select("symbol").unique()
     idle = (pl.col("volume") == 0).cast(pl.Float64).rolling_mean(TRADES, min_samples=TRADES // 3).shift(1).over("symbol")
     last = pl.col("adj_close").shift(1).over("symbol")
@@ -94,7 +97,7 @@ def zero_volume_move(bars: pl.DataFrame) -> pl.DataFrame:
     found = moved.filter((pl.col("volume") == 0) & beyond_rounding & pl.col("move").is_finite() & (pl.col("idle") <= 1 / 20))
     detail = pl.format("moved {} % on volume 0; {} % of its recent bars had none", _percent("move"), _percent("idle"))
     known = pl.max_horizontal("known_at", "last_known_at")
-    return findings(found, "zero_volume_move", detail, score=1 - pl.col("idle"), known_at=known)
+    return findings(found, "zero_volume_move", detail, score=1 - pl.max_horizontal("idle", pl.lit(CRITICAL_RATE)), known_at=known)
 
 
 def volume_spike(bars: pl.DataFrame, features: PanelFeatures) -> pl.DataFrame:

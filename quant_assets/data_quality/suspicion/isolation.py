@@ -21,8 +21,8 @@ USUAL = 0.45
 """The forest's score of an ordinary bar."""
 
 
-def unusualness(features: PanelFeatures, *, next_known: bool) -> Matrix:
-    """Isolation Forest score in (0, 1) per bar, higher is more unusual; `USUAL` where a bar cannot be judged."""
+def unusualness(features: PanelFeatures, *, next_known: bool, where: NDArray[np.bool_]) -> Matrix:
+    """Isolation Forest score in (0, 1) per bar of `where`, higher is more unusual; `USUAL` for others, and where a bar cannot be judged."""
     f = features
     gaps, moves = f.gap / f.gap_scale, f.move / f.move_scale
     columns = [gaps, moves, f.volume]
@@ -31,7 +31,7 @@ def unusualness(features: PanelFeatures, *, next_known: bool) -> Matrix:
     flat = [np.nan_to_num(column).ravel() for column in columns]
     ratio = np.nan_to_num(f.gap_scale / f.move_scale, nan=0.35).ravel()
     score = np.full(f.gap.shape, USUAL)
-    known = np.flatnonzero(np.isfinite(gaps) & np.isfinite(moves))
+    known = np.flatnonzero(np.isfinite(gaps) & np.isfinite(moves) & where)
     if len(known):
         chosen = _columns([column[known] for column in flat], ratio[known])
         score.ravel()[known] = -_forest(next_known).score_samples(chosen)

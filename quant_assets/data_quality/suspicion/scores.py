@@ -68,6 +68,7 @@ _DELIVERY = 2 * MIN_CROSS_SECTION  # bars of a session from which on they speak 
 _TEMPER = 0.8  # the evidence's parts are not quite independent: its logarithms count this much
 _NO_TWIN: dict[Variant, float] = {"same_session": 1.0, "next_session": 1.0, "later_sessions": 0.5}  # of a foreign bar, by sight
 _FOREST_WEIGHT = 4.0
+_WORTH_THE_FOREST = -6.5  # log odds below which no forest makes a bar one of the highest hundredth
 _OUT_OF_RANGE = 6.0  # log odds for a close outside its own bar's high and low
 _BY_SIZE = (0.3, 0.2, 0.5)  # what the chances of an error over 0.5 %, 1 % and 3 % count
 _WORTH_A_SECOND_LOOK = 2e-3
@@ -162,8 +163,8 @@ def _judged(features: PanelFeatures, shared: _Shared, variant: Variant) -> tuple
 
     raw = features.raw
     log_odds = _TEMPER * np.nan_to_num(evidence.close_only, nan=-5.0) + _logit(_CLOSE_ONLY_SHARE)
-    log_odds += _FOREST_WEIGHT * (unusualness(features, next_known=sight > 0) - USUAL)
     log_odds += _OUT_OF_RANGE * ((raw["close"] > raw["high"]) | (raw["close"] < raw["low"]))
+    log_odds += _FOREST_WEIGHT * (unusualness(features, next_known=sight > 0, where=log_odds > _WORTH_THE_FOREST) - USUAL)
     close_only = _sigmoid(log_odds)
 
     total = np.zeros_like(own)
