@@ -65,7 +65,7 @@ def data_quality(
                 "new_findings": fresh.height,
                 **{f"new_{severity}": fresh.filter(pl.col("severity") == severity).height for severity in ("critical", "warning", "info")},
                 "over_time": picture(counts_png(summary.counts())),
-                "by_rule": markdown_table(summary.by_rule()),
+                "by_rule": markdown_table(summary.by_rule().select("rule", "critical", "warning", "info", "open", "decided", "released")),
                 "worst": markdown_table(worst_table(worst, summary.around(worst)), "nothing is open"),
                 **{name: figure for name, figure in asdict(summary.steering()).items() if figure is not None},
             },

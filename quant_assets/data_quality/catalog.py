@@ -22,7 +22,6 @@ RULES = {
     "dividend_too_large": "A dividend is far larger than the fall in price it came with.",
     "dividend_too_small": "A dividend is far smaller than the fall in price it came with.",
     "dividend_repeated": "A dividend is told twice within days.",
-    "dividend_adjustment": "The vendor's adjusted closes and its dividends contradict each other.",
     "suspicious_close": "The close does not go with its neighbours in time and in the cross-section (learned score).",
     "jump_without_cause": "The close jumps, with no action and no volume that goes with news.",
     "spike_and_revert": "The next session takes the whole move back.",
@@ -32,3 +31,8 @@ RULES = {
     "volume_spike": "The volume is far above the symbol's usual one and the market's.",
     "seasonal_volume": "The volume is far from what the seasons of earlier ones foresee.",
 }
+FILE_RULES = {
+    "dividend_adjustment": "The vendor's adjusted closes and its dividends contradict each other.",
+    "capital_gain_twice": "A fund's capital gain is taken off its adjusted closes twice.",
+}
+"""Rules for a single file, whose adjusted closes are all of one day's basis."""

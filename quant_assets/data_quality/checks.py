@@ -13,7 +13,10 @@ from quant_assets.resources import DeskResource, Night, WarehouseResource
 
 @dg.multi_asset_check(
     specs=[
-        *(dg.AssetCheckSpec(rule, asset=BARS, additional_deps=[CLEAN_BARS], description=f"Not so: {text}") for rule, text in RULES.items()),
+        *(
+            dg.AssetCheckSpec(rule, asset=BARS, additional_deps=[CLEAN_BARS], description=f"Looks for this: {text}")
+            for rule, text in RULES.items()
+        ),
         dg.AssetCheckSpec(
             "no_critical", asset=CLEAN_BARS, blocking=True, description="No bar goes on that breaks a rule and was not released."
         ),
@@ -52,8 +55,8 @@ def _results(night: Night, warehouse: WarehouseResource, desk: DeskResource) -> 
             asset_key=BARS,
             passed=not counts["critical_tonight"],
             severity=dg.AssetCheckSeverity.WARN,
-            description=f"{text} Tonight {counts['critical_tonight']} critical and {counts['warning_tonight']} warnings; "
-            f"{found.filter(severity='critical').height} critical ones are open in all history. What is critical is held back until released.",
+            description=f"Tonight {counts['critical_tonight']} critical and {counts['warning_tonight']} warnings, in all history "
+            f"{found.filter(severity='critical').height} critical ones open, held back until released. Looked for: {text}",
             metadata={
                 **counts,
                 "critical_open": found.filter(severity="critical").height,

@@ -61,8 +61,8 @@ class TestRegression:
         assert [name for name, check in checks.items() if not check.passed] == ["ohlc_order"]  # not no_critical: the bar is held back
         assert checks["ohlc_order"].severity is dg.AssetCheckSeverity.WARN
         assert checks["ohlc_order"].description == (
-            "High is not the highest of the four prices, or low not the lowest. Tonight 1 critical and 0 warnings; "
-            "1 critical ones are open in all history. What is critical is held back until released."
+            "Tonight 1 critical and 0 warnings, in all history 1 critical ones open, held back until released. "
+            "Looked for: High is not the highest of the four prices, or low not the lowest."
         )
         assert "| SYN001 | 2025-03-14 | critical | rules |" in str(checks["ohlc_order"].metadata["worst_tonight"].value)
 

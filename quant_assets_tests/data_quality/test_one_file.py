@@ -9,6 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from quant_assets.data_quality.catalog import FILE_RULES
+from quant_assets.data_quality.catalog import RULES as RULES_BY_NIGHT
 from quant_assets.data_quality.one_file import calendar_of, judge_file, symbol_of
 from quant_assets_tests.lookahead import DATA
 
@@ -66,6 +68,7 @@ class TestRealSeries:
         assert judged.refused is None
         assert judged.not_judged.height > 0
         assert judged.findings.select("session", "rule", "detector").is_unique().all()
+        assert set(judged.findings["rule"]) <= {*RULES_BY_NIGHT, *FILE_RULES}
 
     @pytest.mark.parametrize("name", CONTROLS)
     def test_a_control_is_not_flagged(self, name: str) -> None:
