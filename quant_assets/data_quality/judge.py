@@ -69,15 +69,13 @@ def judge(
     calendar: TradingCalendar,
     sessions: Sequence[date] | None = None,
     rates: tuple[float, float] = (CRITICAL_RATE, WARNING_RATE),
-    listings: pl.DataFrame | None = None,
     volume_model: VolumeModel | None = None,
 ) -> Judgement:
     """Every finding about the bars of a panel, each by a detector whose sight is known.
 
     With `sessions` (sorted), those whose bars are new, the costly detectors judge only these and what they tell of earlier ones;
     what the rules say of other sessions is told as well.
-    `rates` are the shares of clean bars that may be called critical, and at least a warning. `listings` (`symbol`, `ticker`,
-    `valid_from`, `valid_to`) say who was listed when, where that is known; `volume_model` replaces the default one.
+    `rates` are the shares of clean bars that may be called critical, and at least a warning; `volume_model` replaces the default one.
     """
     panel = prepared(bars, actions, calendar)
     features = moves.adjusted_features(panel)
@@ -88,10 +86,10 @@ def judge(
             prices.non_positive_price(panel),
             coverage.duplicate_bar(panel),
             coverage.closed_session(panel, calendar),
-            coverage.missing_session(panel, calendar, listings),
+            coverage.missing_session(panel, calendar),
             coverage.partial_session(panel),
             coverage.repeated_session(panel, features),
-            coverage.ticker_reuse(panel, listings),
+            coverage.ticker_reuse(panel),
             identity.identical_series(panel),
             units.unit_errors(panel),
             actions_told.impossible_actions(panel, actions),

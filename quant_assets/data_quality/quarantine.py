@@ -149,13 +149,8 @@ def _judged(
             " where source = $source and session >= $since",
             known,
         )
-        listings = query(
-            connection,
-            "select symbol, ticker, valid_from, valid_to from market_data.instruments_as_of($last) where source = $source",
-            {"source": source, "last": stretch.last},
-        )
     # What a corrected bar tells of those after it was not known when they were judged: they stand.
-    judgement = judge(bars, actions, calendar, days[first : last + 1].to_list(), rates, listings, volume_model)
+    judgement = judge(bars, actions, calendar, days[first : last + 1].to_list(), rates, volume_model)
     order = (
         bars.select("symbol", "session").sort("symbol", "session").with_columns(nth=pl.int_range(pl.len()).over("symbol")).sort("session")
     )

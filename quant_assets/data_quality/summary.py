@@ -12,6 +12,7 @@ from datetime import date, datetime, timedelta
 
 import polars as pl
 
+from quant_assets.data_quality.shares import wilson
 from quant_assets.warehouse import Connection, query
 
 WINDOW = 250
@@ -19,7 +20,6 @@ WINDOW = 250
 DELIVERIES = 20
 WORST = 20
 REACH = 15
-Z_95 = 1.959963984540054
 
 _FINDINGS = """
     with found as (
@@ -245,7 +245,7 @@ class Summary:
             as_of=self.as_of,
             window=WINDOW,
         )
-        return found.with_columns(*wilson(pl.col("released"), pl.col("decided")))
+        return found.with_columns(_false_alarms(pl.col("released"), pl.col("decided")))
 
     def steering(self) -> Steering:
         """The figures a desk steers by."""
@@ -262,7 +262,7 @@ class Summary:
         delivered = self.deliveries()
         anomalies, bars = delivered.select((pl.col("critical") + pl.col("warning")).sum(), pl.col("bars").sum()).row(0)
         released = decided.select((pl.col("decision") == "release").sum()).item()
-        share, low, high = pl.select(wilson(pl.lit(released), pl.lit(decided.height))).row(0)
+        share, low, high = pl.select(_false_alarms(pl.lit(released), pl.lit(decided.height))).row(0)
         return Steering(
             open_critical=waiting.count("critical"),
             open_warning=waiting.count("warning"),
@@ -294,18 +294,6 @@ class Summary:
             self._connection.unregister("finding")
 
 
-def wilson(hits: pl.Expr, trials: pl.Expr) -> list[pl.Expr]:
-    """`false_alarm_share` with Wilson's 95 % interval, `false_alarm_low` and `false_alarm_high`; null without a trial.
-
-    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
-    """
-    n = pl.when(trials > 0).then(trials).cast(pl.Float64)
-    share = hits / n
-    scale = 1 + Z_95**2 / n
-    middle = (share + Z_95**2 / (2 * n)) / scale
-    half = Z_95 * (share * (1 - share) / n + Z_95**2 / (4 * n**2)).sqrt() / scale
-    return [
-        share.alias("false_alarm_share"),
-        (middle - half).clip(0, share).alias("false_alarm_low"),
-        (middle + half).clip(share, 1).alias("false_alarm_high"),
-    ]
+def _false_alarms(released: pl.Expr, decided: pl.Expr) -> list[pl.Expr]:
+    share, low, high = wilson(released, decided)
+    return [share.alias("false_alarm_share"), low.alias("false_alarm_low"), high.alias("false_alarm_high")]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,9 @@ from typing import Any
 import duckdb
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from quant_assets.clock import TradingCalendar
-from quant_assets.data_quality.summary import Z_95, Steering, Summary, wilson
+from quant_assets.data_quality.summary import Steering, Summary
 from quant_assets.market_data.landing import land
 from quant_assets.schemas import ANOMALIES, JUDGED_BATCHES, REVIEWS
 from quant_assets.warehouse import Warehouse, append_ledger, append_versions
@@ -227,17 +224,3 @@ class TestProperties:
         for old, figure in zip(before, figures, strict=True):
             new = book.ask(figure, instant)
             assert new.equals(old) if isinstance(new, pl.DataFrame) else new == old
-
-    @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=20))
-    @settings(deadline=None)
-    def test_wilsons_interval_holds_every_share_that_its_test_accepts(self, pairs: Iterable[tuple[int, int]]) -> None:
-        rows = [(min(pair), max(pair)) for pair in pairs]
-        frame = pl.DataFrame(rows, schema=["hits", "trials"], orient="row")
-        for (_, trials), (share, low, high) in zip(rows, frame.select(wilson(pl.col("hits"), pl.col("trials"))).iter_rows(), strict=True):
-            if trials == 0:
-                assert (share, low, high) == (None, None, None)
-                continue
-            assert 0 <= low <= share <= high <= 1
-            for bound in (low, high):  # the score test's statistic is 1.96 at its ends, where they are no certainty
-                if 1e-9 < bound < 1 - 1e-9:
-                    assert abs(share - bound) / math.sqrt(bound * (1 - bound) / trials) == pytest.approx(Z_95, rel=1e-6)

@@ -6,11 +6,11 @@ bars `after`; all in the form of `flags`.
 
 from __future__ import annotations
 
-import numpy as np
 import polars as pl
 
 from quant_assets.data_quality.calibration_report.injection import CONTROLS
 from quant_assets.data_quality.judge import DETECTOR_SIGHT
+from quant_assets.data_quality.shares import wilson
 
 SIGHTS = {"same": 0, "next": 1, "later": 10}
 """Sessions after the bar's own that a finding may look at."""
@@ -19,15 +19,6 @@ RATES = (1e-2, 5e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4, 5e-5, 2e-5, 1e-5, 1e-6)
 """One less each is a least score of the threshold curve."""
 NEAR_DAYS = 18
 """Calendar days around a fault, some twelve sessions, in which what is found is put down to it."""
-
-
-def wilson(found: int, bars: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share (Wilson 1927, JASA 22); (0, 1) of nothing."""
-    if bars == 0:
-        return 0.0, 1.0
-    share, width = found / bars, z**2 / bars
-    centre, half = share + width / 2, z * np.sqrt(share * (1 - share) / bars + width / (4 * bars))
-    return max(0.0, float((centre - half) / (1 + width))), min(1.0, float((centre + half) / (1 + width)))
 
 
 def sessions_known(instant: str, instants: pl.Series) -> pl.Expr:
@@ -143,11 +134,14 @@ def events(genuine: pl.DataFrame, injected: pl.DataFrame, alarms: pl.DataFrame, 
         for name in ("next", "later"):
             critical = _bars(flags, LEVELS["critical"], SIGHTS[name]).with_columns(critical=pl.lit(value=True))
             counts = where.join(critical, on=["symbol", "session"], how="left").group_by("kind").agg(pl.len(), pl.col("critical").sum())
-            for kind, total, hits in counts.sort("kind").iter_rows():
-                low, high = wilson(hits, total)
-                rates = {"per_10000": 1e4 * hits / total, "low": 1e4 * low, "high": 1e4 * high}
-                rows.append({"event": kind, "sight": name, "bars": total, "critical": hits, **rates})
-    return pl.DataFrame(rows)
+            share, low, high = wilson(pl.col("critical"), pl.col("len"))
+            rates = {"per_10000": 1e4 * share, "low": 1e4 * low, "high": 1e4 * high}
+            rows.append(
+                counts.sort("kind").select(
+                    pl.col("kind").alias("event"), pl.lit(name).alias("sight"), pl.col("len").alias("bars"), "critical", **rates
+                )
+            )
+    return pl.concat(rows)
 
 
 def rules(faults: pl.DataFrame, before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:

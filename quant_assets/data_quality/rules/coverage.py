@@ -64,8 +64,8 @@ def closed_session(bars: pl.DataFrame, calendar: TradingCalendar, special_sessio
 def partial_session(bars: pl.DataFrame) -> pl.DataFrame:
     """Symbols without a bar in a session that many others lack too, of those that had one the session before.
 
-    One finding for each missing symbol, known when the session's last bar was. A session without any bar is none here:
-    `missing_session` finds it for each symbol.
+    One finding for each missing symbol, known when the session's last bar was: a warning, for there is no bar to hold back,
+    and what a vendor owes comes later. A session without any bar is none here: `missing_session` finds it for each symbol.
     """
     regular = one_per_session(bars)
     follows = (pl.col("symbol") == pl.col("symbol").shift(-1)) & (pl.col("ordinal").shift(-1) == pl.col("ordinal") + 1)
@@ -75,7 +75,7 @@ def partial_session(bars: pl.DataFrame) -> pl.DataFrame:
     partial = sessions.join(before, on="ordinal").filter((pl.col("lack") >= CROWD) & (pl.col("lack") >= PARTIAL * pl.col("had")))
     found = gone.filter("gone").with_columns(pl.col("ordinal") + 1).join(partial, on="ordinal", how="inner", maintain_order="left")
     detail = pl.format("no bar, like {} of the {} symbols that had one the session before: the delivery is partial", "lack", "had")
-    return findings(found, "partial_session", detail)
+    return findings(found, "partial_session", detail, score=1 - WARNING_RATE)
 
 
 def missing_session(bars: pl.DataFrame, calendar: TradingCalendar, listings: pl.DataFrame | None = None) -> pl.DataFrame:

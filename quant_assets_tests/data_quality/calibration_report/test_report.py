@@ -46,13 +46,6 @@ def _instants(calendar: TradingCalendar) -> pl.Series:
 
 
 class TestRegression:
-    def test_wilsons_interval(self) -> None:
-        # Newcombe (1998), Statistics in Medicine 17, table I: 81 of 263, 15 of 148, 0 of 20.
-        assert count.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-        assert count.wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=1e-4)
-        assert count.wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
-        assert count.wilson(0, 0) == (0.0, 1.0)
-
     def test_a_finding_made_later_than_its_detector_says_is_of_the_later_sight(self, calendar: TradingCalendar) -> None:
         day = calendar.sessions[10]
         rows = [(0, "rules"), (1, "rules"), (4, "rules"), (0, "rules_next_session"), (1, "next_session"), (10, "later_sessions")]
