@@ -36,8 +36,9 @@ def findings(
     later. `suggestion` is JSON (`column`, `value`, `evidence`), null where nothing can be proposed. A score below what
     severity starts with is `info` all the same: what is stored is worth a look. `detector` says what found it and how far ahead it looks.
     """
-    return (
-        offenders.with_columns(
+    return (  # in one piece, as `judge.prepared` says why
+        offenders.rechunk()
+        .with_columns(
             rule=pl.lit(rule),
             detector=pl.lit(detector) if isinstance(detector, str) else detector,
             bar_known_at=pl.col("known_at"),

@@ -18,7 +18,7 @@ from quant_assets.data_quality.findings import CRITICAL_RATE, WARNING_RATE, seve
 from quant_assets.data_quality.rules import actions as actions_told
 from quant_assets.data_quality.rules import coverage, dividends, identity, moves, prices, splits, units, volumes
 from quant_assets.data_quality.rules.seasonal_volume import VolumeModel, seasonal_volume
-from quant_assets.data_quality.suspicion.closes import suspicious_closes
+from quant_assets.data_quality.suspicion.closes import suspicious_closes, trades_thinly
 from quant_assets.data_quality.suspicion.panel_features import MIN_CROSS_SECTION
 from quant_assets.data_quality.suspicion.scores import SIGHT
 from quant_assets.feature_store.adjustment import forward_adjusted
@@ -60,6 +60,7 @@ def prepared(bars: pl.DataFrame, actions: pl.DataFrame, calendar: TradingCalenda
         .with_columns(known_at=pl.col("version"))
         .drop("version")
         .join(places, on="session", how="left", maintain_order="left")
+        .rechunk()  # a large query comes in pieces, and Polars 2.1 panics where texts are put together from unlike ones
     )
 
 
@@ -112,7 +113,7 @@ def judge(
 def _not_judged(panel: pl.DataFrame, scores: pl.DataFrame) -> pl.DataFrame:
     """What could not be said of the bars of the judged sessions, or not as it should, and of how many of them."""
     bars = (
-        panel.with_columns(bars_before=pl.int_range(pl.len()).over("symbol"), symbols=pl.len().over("session"))
+        panel.with_columns(bars_before=pl.int_range(pl.len()).over("symbol"), symbols=pl.len().over("session"), thin=trades_thinly())
         .join(scores.select("symbol", "session", "note"), on=["symbol", "session"], how="left")
         .filter(pl.col("session").is_in(scores["session"].unique().implode()) | pl.col("ordinal").is_null())
     )
@@ -121,6 +122,7 @@ def _not_judged(panel: pl.DataFrame, scores: pl.DataFrame) -> pl.DataFrame:
         "volume is not known: volumes, stale closes and jumps are not judged": pl.col("volume").is_null(),
         f"fewer than {moves.HISTORY} earlier bars: moves and unusual volumes are not judged": pl.col("bars_before") < moves.HISTORY,
         few: pl.col("symbols") < MIN_CROSS_SECTION,
+        "of symbols that trade thinly: a learned score holds none back": pl.col("thin"),
     }
     counted = bars.select(where.sum().cast(pl.Int64).alias(reason) for reason, where in reasons.items())
     noted = bars.select(reason=pl.col("note").drop_nulls().str.split("; ")).explode("reason")

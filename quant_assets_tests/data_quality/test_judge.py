@@ -99,3 +99,21 @@ class TestProperties:
         found = judged(panel).findings.filter(pl.col("rule") == "suspicious_close")
         for (detector,), told in found.group_by("detector"):
             assert told.height >= 0.01 * (panel.height - 24 * DETECTOR_SIGHT[str(detector)])
+
+    def test_bars_in_many_pieces_are_judged_as_in_one(self) -> None:
+        whole = bars()
+        pieces = pl.concat([whole[start : start + 37] for start in range(0, whole.height, 37)], rechunk=False)
+        assert pieces.n_chunks() > 50
+        assert judged(pieces).findings.equals(judged(whole).findings)
+
+    def test_a_learned_score_holds_back_no_bar_of_a_symbol_that_trades_thinly(self) -> None:
+        day = CALENDAR.sessions[100]
+        wrong = pl.col("symbol").is_in(["S03", "S05"]) & (pl.col("session") == day)
+        still = (pl.col("symbol") == "S03") & (pl.col("session").rank("dense") % 8 == 0)
+        panel = bars().with_columns(open=pl.when(still).then("close").otherwise("open"))
+        panel = panel.with_columns(close=pl.when(wrong).then(pl.col("close") * 1.15).otherwise("close"))
+        told = judged(panel.with_columns(high=pl.max_horizontal("high", "close")))
+        learned = told.findings.filter(pl.col("rule") == "suspicious_close", pl.col("session") == day, pl.col("detector") == "next_session")
+        severities = dict(learned.select("symbol", "severity").iter_rows())
+        assert (severities["S05"], severities["S03"]) == ("critical", "warning")
+        assert "of symbols that trade thinly: a learned score holds none back" in set(told.not_judged["reason"])

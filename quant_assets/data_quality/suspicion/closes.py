@@ -7,7 +7,7 @@ from datetime import date
 
 import polars as pl
 
-from quant_assets.data_quality.findings import INFO_RATE, WARNING_RATE, findings
+from quant_assets.data_quality.findings import BELOW_CRITICAL, INFO_RATE, WARNING_RATE, findings
 from quant_assets.data_quality.rules.coverage import one_per_session
 from quant_assets.data_quality.suspicion.panel_features import MIN_CROSS_SECTION, PanelFeatures
 from quant_assets.data_quality.suspicion.scores import SIGHT, Variant, suspicions
@@ -15,6 +15,9 @@ from quant_assets.data_quality.suspicion.scores import SIGHT, Variant, suspicion
 SHARES: dict[Variant, float] = {"same_session": 0.1, "next_session": 0.7, "later_sessions": 0.5}
 """Of the clean bars that may be called critical, those that each detector may call so: together, for they overlap, about
 nine in ten (measured on 150,000 bars that another vendor confirms), which leaves one to the rules."""
+
+STILL_SESSIONS, STILL = 60, 0.05
+"""Earlier bars of a symbol, and the share of them without a move within the session from which on it trades thinly."""
 
 
 def suspicious_closes(
@@ -25,7 +28,7 @@ def suspicious_closes(
     With `sessions`, each detector speaks of these and of the earlier ones in whose sight they are. Also returns the scores of
     the sessions themselves, whose `note` tells what could not be judged.
     """
-    days, regular = features.sessions, one_per_session(panel)
+    days, regular = features.sessions, one_per_session(panel).with_columns(thin=trades_thinly())
     first, last = (0, len(days)) if sessions is None else (int((days < sessions[0]).sum()), int((days <= sessions[-1]).sum()))
     # A session is judged once all that a detector looks at is there.
     wanted = {detector: days[max(0, first - sight) : min(last, max(0, len(days) - sight))].to_list() for detector, sight in SIGHT.items()}
@@ -36,12 +39,24 @@ def suspicious_closes(
         # So few symbols tell nothing of the market: what it did and took back is then each symbol's own, and no error.
         alone = pl.len().over("session") < MIN_CROSS_SECTION
         scored = scored.with_columns(score=pl.when(alone).then(pl.min_horizontal("score", pl.lit(1 - 2 * WARNING_RATE))).otherwise("score"))
+        scored = scored.join(regular.select("symbol", "session", "thin"), on=["symbol", "session"], how="left", maintain_order="left")
+        scored = scored.with_columns(score=pl.when("thin").then(pl.min_horizontal("score", pl.lit(BELOW_CRITICAL))).otherwise("score"))
         highest = pl.col("log_odds").rank("ordinal", descending=True).over("session") <= (pl.len().over("session") * INFO_RATE).ceil()
         kept = scored.filter(pl.col("error_size").is_not_null(), (pl.col("score") >= 1 - INFO_RATE) | highest)
         offenders = kept.join(regular.select("symbol", "session", "known_at", "close"), on=["symbol", "session"])
         offenders = _in_sight(offenders, regular, SIGHT[detector])
         told.append(findings(offenders, "suspicious_close", _IN_WORDS, score=pl.col("score"), known_at="found_at", detector=detector))
     return told, suspected["same_session"]
+
+
+def trades_thinly() -> pl.Expr:
+    """Whether a symbol often opens where it closes, or trades at one price all session, as far as its earlier bars say.
+
+    Its prices step from bid to ask and back, which looks like wrong closes taken back: of 6,000 US shares the fifth that
+    trades like this made nine in ten of the critical scores.
+    """
+    still = ((pl.col("open") == pl.col("close")) | (pl.col("high") == pl.col("low"))).cast(pl.Float64)
+    return (still.rolling_mean(STILL_SESSIONS, min_samples=1).shift(1).over("symbol") > STILL).fill_null(value=False)
 
 
 _WHY = {
