@@ -74,7 +74,13 @@ def impact(symbol: str, session: datetime, as_of: str | None) -> None:
 @click.option("--symbols", metavar="LIST", help="Only these symbols, by comma.")
 @click.option("--from", "first", type=DAY, metavar="DATE", help="Only sessions from this one on.")
 @click.option("--to", "last", type=DAY, metavar="DATE", help="Only sessions up to this one.")
-@click.option("--rate", "rates", multiple=True, metavar="KIND=RATE", help="Faults of a kind per bar; may be given again for other kinds.")
+@click.option(
+    "--rate",
+    "rates",
+    multiple=True,
+    metavar="KIND=RATE",
+    help="Faults of a kind per 10,000 bars (of deliveries per 1,000 sessions); may be given again for other kinds.",
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the faults.")
 def calibrate(
     path: Path | None, symbols: str | None, first: datetime | None, last: datetime | None, rates: tuple[str, ...], seed: int
@@ -163,7 +169,7 @@ def _rates(texts: tuple[str, ...]) -> dict[str, float] | None:
         try:
             rates[kind] = float(rate)
         except ValueError:
-            raise ConfigurationError(f"--rate {text!r} is not KIND=RATE; write it as unit_x100=0.001.") from None
+            raise ConfigurationError(f"--rate {text!r} is not KIND=RATE; write it as unit_100=2.") from None
     return rates or None
 
 
