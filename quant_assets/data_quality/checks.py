@@ -69,7 +69,8 @@ def _results(night: Night, warehouse: WarehouseResource, desk: DeskResource) -> 
         where (least(open, low, close) <= 0 or high < greatest(open, low, close) or low > least(open, close))
           and not exists (
               select 1 from data_quality.reviews as review
-              where review.symbol = bar.symbol and review.session = bar.session and review.bar_known_at = bar.known_at and decision = 'release'
+              where review.symbol = bar.symbol and review.session = bar.session and review.source = bar.source
+                  and review.bar_known_at = bar.known_at and decision = 'release'
           )
         order by session desc, symbol
         """

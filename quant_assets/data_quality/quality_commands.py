@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DAY = click.DateTime(["%Y-%m-%d"])
 REFUSED = 1
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FILES = click.Path(exists=True, path_type=Path)
 
 
 @click.group()
@@ -68,9 +69,7 @@ def impact(symbol: str, session: datetime, as_of: str | None) -> None:
 
 
 @quality.command()
-@click.option(
-    "--file", "path", type=FILE, help="Bars of this CSV or Parquet file (symbol, session, prices, volume) instead of the clean bars."
-)
+@click.option("--file", "path", type=FILES, help="Bars of this CSV or Parquet file, or a folder of such, instead of the clean bars.")
 @click.option("--symbols", metavar="LIST", help="Only these symbols, by comma.")
 @click.option("--from", "first", type=DAY, metavar="DATE", help="Only sessions from this one on.")
 @click.option("--to", "last", type=DAY, metavar="DATE", help="Only sessions up to this one.")

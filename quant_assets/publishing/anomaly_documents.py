@@ -31,14 +31,14 @@ ANOMALY_SCHEMA_VERSION = 1
 SEVERITIES = ("critical", "warning", "info")
 
 
-def anomaly_document_id(symbol: str, session: date, rule: str, detector: str, bar_known_at: datetime) -> str:
-    """The natural key of a finding's document, `anomalies/SYMBOL/SESSION/RULE/DETECTOR/BAR_KNOWN_AT`, each part percent-encoded."""
-    parts = (symbol, session.isoformat(), rule, detector, instant_text(bar_known_at))
+def anomaly_document_id(source: str, symbol: str, session: date, rule: str, detector: str, bar_known_at: datetime) -> str:
+    """The natural key of a finding's document, `anomalies/SOURCE/SYMBOL/SESSION/RULE/DETECTOR/BAR_KNOWN_AT`, each part percent-encoded."""
+    parts = (source, symbol, session.isoformat(), rule, detector, instant_text(bar_known_at))
     return "/".join(["anomalies", *(quote(part, safe="") for part in parts)])
 
 
 def summary_document_id(session: date) -> str:
-    """The natural key of a session's summary, `anomalies/summary/SESSION`; a finding's key has three parts more."""
+    """The natural key of a session's summary, `anomalies/summary/SESSION`; a finding's key has four parts more."""
     return f"anomalies/summary/{session.isoformat()}"
 
 
@@ -174,7 +174,7 @@ def read_figures(summary: Summary, sessions: Sequence[date]) -> Figures:
 
 
 def _id(row: dict[str, Any]) -> str:
-    return anomaly_document_id(row["symbol"], row["session"], row["rule"], row["detector"], row["bar_known_at"])
+    return anomaly_document_id(row["source"], row["symbol"], row["session"], row["rule"], row["detector"], row["bar_known_at"])
 
 
 def _rows(frame: pl.DataFrame) -> list[dict[str, Any]]:

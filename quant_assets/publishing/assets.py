@@ -1,6 +1,7 @@
 """The night's documents into the outbox; the document store's collections stand behind it in the lineage."""
 
 import json
+from collections.abc import Sequence
 from datetime import date
 
 import dagster as dg
@@ -13,11 +14,10 @@ from quant_assets.publishing import outbox as files
 from quant_assets.publishing.anomaly_documents import anomaly_documents
 from quant_assets.publishing.documents import Document, signal_documents
 from quant_assets.resources import DeskResource, WarehouseResource
-from quant_assets.schemas import ANOMALIES, DAILY_SIGNALS, OUTBOX, REVIEWS
+from quant_assets.schemas import ANOMALIES, DAILY_SIGNALS, OUTBOX, REVIEWS, Table
 from quant_assets.warehouse import append_ledger, query
 
 OUTBOX_KEY = dg.AssetKey(["publishing", "outbox"])
-_DOCUMENTED = {column.name: column for column in DAILY_SIGNALS.columns}
 _FIELDS = {
     "document_id": ("string", "Natural key: signals/SYMBOL/SESSION/HORIZON, the symbol percent-encoded"),
     "symbol": ("string", ""),
@@ -34,26 +34,10 @@ _FIELDS = {
     "schema_version": ("integer", "Grows when the meaning of a field changes"),
     "lineage": ("object", "Dagster run, model version, feature view with its definition, and deliveries that it came from"),
 }
-"""The document's fields; what the signal's column says of itself is not said again."""
-SIGNALS_COLLECTION = dg.AssetSpec(
-    key=["mongodb", "signals"],
-    deps=[OUTBOX_KEY],
-    description="One document per symbol, session and horizon: the newest signal, with its contributions and lineage. Key: `document_id`.\n\n"
-    "Written by the sensor `publish_documents`, which delivers the outbox in order and never replaces a newer document by an older one.",
-    group_name="publishing",
-    kinds={"mongodb"},
-    owners=RESEARCH,
-    metadata={
-        "dagster/column_schema": dg.TableSchema(
-            columns=[dg.TableColumn(name, kind, text or _DOCUMENTED[name].description) for name, (kind, text) in _FIELDS.items()]
-        )
-    },
-)
-_FINDING_COLUMNS = {column.name: column.description for column in (*REVIEWS.columns, *ANOMALIES.columns)}
 _ANOMALY_FIELDS = {
     "document_id": (
         "string",
-        "Natural key: anomalies/SYMBOL/SESSION/RULE/DETECTOR/BAR_KNOWN_AT or anomalies/summary/SESSION, percent-encoded",
+        "Natural key: anomalies/SOURCE/SYMBOL/SESSION/RULE/DETECTOR/BAR_KNOWN_AT or anomalies/summary/SESSION, percent-encoded",
     ),
     "kind": ("string", "finding: one finding of warning or worse; summary: one session's figures"),
     "source": ("string", "Vendor or kind of source of the bar"),
@@ -85,20 +69,39 @@ _ANOMALY_FIELDS = {
     ),
     "worst": ("list", "Of a summary: the worst twenty open findings of its file, each with the closes around its bar"),
 }
-ANOMALIES_COLLECTION = dg.AssetSpec(
-    key=["mongodb", "anomalies"],
-    deps=[OUTBOX_KEY],
-    description="One document per finding of warning or worse, with what was decided about it, and one summary per session. "
+
+
+def _collection(name: str, owners: list[str], fields: dict[str, tuple[str, str]], tables: Sequence[Table], text: str) -> dg.AssetSpec:
+    """A collection of the document store: what a table's column of the same name says of a field is not said again."""
+    said = {column.name: column.description for table in tables for column in table.columns}
+    schema = [dg.TableColumn(field, kind, words or said[field]) for field, (kind, words) in fields.items()]
+    return dg.AssetSpec(
+        key=["mongodb", name],
+        deps=[OUTBOX_KEY],
+        description=text,
+        group_name="publishing",
+        kinds={"mongodb"},
+        owners=owners,
+        metadata={"dagster/column_schema": dg.TableSchema(columns=schema)},
+    )
+
+
+SIGNALS_COLLECTION = _collection(
+    "signals",
+    RESEARCH,
+    _FIELDS,
+    [DAILY_SIGNALS],
+    "One document per symbol, session and horizon: the newest signal, with its contributions and lineage. Key: `document_id`.\n\n"
+    "Written by the sensor `publish_documents`, which delivers the outbox in order and never replaces a newer document by an older one.",
+)
+ANOMALIES_COLLECTION = _collection(
+    "anomalies",
+    DATA_ENGINEERING,
+    _ANOMALY_FIELDS,
+    [REVIEWS, ANOMALIES],
+    "One document per finding of warning or worse, with what was decided about it, and one summary per session. "
     "Key: `document_id`.\n\nWritten by the sensor `publish_documents`. A session's documents come with its night; what was found, decided or "
     "corrected later comes with the next one.",
-    group_name="publishing",
-    kinds={"mongodb"},
-    owners=DATA_ENGINEERING,
-    metadata={
-        "dagster/column_schema": dg.TableSchema(
-            columns=[dg.TableColumn(name, kind, text or _FINDING_COLUMNS[name]) for name, (kind, text) in _ANOMALY_FIELDS.items()]
-        )
-    },
 )
 FILE_METADATA = "file"
 

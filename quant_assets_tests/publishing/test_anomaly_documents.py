@@ -59,7 +59,7 @@ def nights(tmp_path: Path, evenings: Path, calendar: TradingCalendar) -> Iterato
 
 
 def name(nights: Nights, symbol: str, session: date) -> str:
-    return anomaly_document_id(symbol, session, "jump", "rules", nights.known(session))
+    return anomaly_document_id(SOURCE, symbol, session, "jump", "rules", nights.known(session))
 
 
 def findings(documents: dict[str, Document]) -> dict[tuple[str, str], str]:
@@ -72,7 +72,7 @@ class TestRegression:
         nights.found("AAA", DAYS[1], suggestion=json.dumps(SUGGESTION))
         at = instant_text(nights.known(DAYS[1]))
         wanted = {
-            "document_id": "anomalies/AAA/2020-03-03/jump/rules/2020-03-03T21%3A30%3A00.000000Z",
+            "document_id": "anomalies/files/AAA/2020-03-03/jump/rules/2020-03-03T21%3A30%3A00.000000Z",
             "kind": "finding",
             "source": SOURCE,
             "symbol": "AAA",
@@ -258,5 +258,5 @@ class TestProperties:
     @given(*[st.text(st.characters(exclude_categories=("Cs",)), min_size=1)] * 3)
     @settings(deadline=None)
     def test_a_key_can_be_read_back(self, symbol: str, rule: str, detector: str) -> None:
-        parts = anomaly_document_id(symbol, DAYS[0], rule, detector, RECORDED).split("/")
-        assert [unquote(part) for part in parts] == ["anomalies", symbol, "2020-03-02", rule, detector, instant_text(RECORDED)]
+        parts = anomaly_document_id(SOURCE, symbol, DAYS[0], rule, detector, RECORDED).split("/")
+        assert [unquote(part) for part in parts] == ["anomalies", SOURCE, symbol, "2020-03-02", rule, detector, instant_text(RECORDED)]

@@ -6,7 +6,6 @@ A missing bar has no version of its own: its finding stands on the instant at wh
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
 from datetime import date
 
 import numpy as np
@@ -52,11 +51,10 @@ def duplicate_bar(bars: pl.DataFrame) -> pl.DataFrame:
     return findings(versions, "duplicate_bar", pl.format("{} bars of one symbol in one session", "rows"), known_at="all_known")
 
 
-def closed_session(bars: pl.DataFrame, calendar: TradingCalendar, special_sessions: Collection[date] = ()) -> pl.DataFrame:
-    """Bars on days on which the exchange is closed and that are no special session; days outside the calendar are not judged."""
+def closed_session(bars: pl.DataFrame, calendar: TradingCalendar) -> pl.DataFrame:
+    """Bars on days that are no session of the calendar, which knows the special ones; days outside of it are not judged."""
     closed = pl.col("ordinal").is_null() & pl.col("session").is_between(calendar.sessions[0], calendar.sessions[-1])
-    found = bars.filter(closed & ~pl.col("session").is_in(list(special_sessions)))
-    versions = found.unique(["symbol", "session", "known_at"], keep="last", maintain_order=True)
+    versions = bars.filter(closed).unique(["symbol", "session", "known_at"], keep="last", maintain_order=True)
     detail = pl.format("{} is closed on {}", pl.lit(calendar.name), pl.col("session").dt.strftime("%A %Y-%m-%d"))
     return findings(versions, "closed_session", detail)
 

@@ -64,6 +64,7 @@ class MSTLVolume:
     name: str = "mstl"
 
     def forecast(self, days: Days, log_volume: Vector, day: np.datetime64) -> tuple[float, float]:
+        """As `VolumeModel` says; the last season of each period stands for the next one."""
         from statsmodels.tsa.seasonal import MSTL
 
         # On a grid of weekdays the week keeps its phase over a holiday; what is missing lies on the line between its neighbours.
@@ -85,6 +86,7 @@ class ProphetVolume:
     name: str = "prophet"
 
     def forecast(self, days: Days, log_volume: Vector, day: np.datetime64) -> tuple[float, float]:
+        """As `VolumeModel` says; the scatter is what the fitted days leave."""
         import pandas as pd
         from prophet import Prophet
 
