@@ -15,14 +15,15 @@ import polars as pl
 _PRICES = ("open", "high", "low", "close")
 
 
-def forward_adjusted(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
+def forward_adjusted(bars: pl.DataFrame, actions: pl.DataFrame, carried: pl.DataFrame | None = None) -> pl.DataFrame:
     """Add adjusted prices and volumes, and the two factors between raw and adjusted.
 
     Takes one row per symbol and session (`symbol`, `session`, `open`, `high`, `low`, `close`, `volume`, `basis`,
     `known_at`, in any order, other columns are kept) and one row per action (`symbol`, `session`, `kind`, `value`,
     `known_at`). Returns the bars sorted by symbol and session with `adj_open`, `adj_high`, `adj_low`, `adj_close`
     (raw × `price_factor`), `adj_volume` (raw / `share_factor`, null where the volume is null), `price_factor` (splits
-    and dividends) and `share_factor` (splits only); no factor is null.
+    and dividends), `share_factor` (splits only) and `price_step` (the price factor's step at this bar, 1 without an
+    action); no factor is null.
 
     `known_at` becomes the instant from which the adjusted row was known: the latest of its own bar, all earlier bars
     of the symbol and all actions applied so far.
@@ -30,6 +31,9 @@ def forward_adjusted(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
     An action on a session without a bar applies at the symbol's next bar; one on or before the first bar, or after
     the last, changes nothing. Bars with `basis = restated` were adjusted by their vendor: actions pass them by.
     An action that cannot be right counts as factor 1; `unusable_actions` returns these.
+
+    `carried` lets a symbol go on where its earlier bars are left out: `symbol`, `price_factor`, `share_factor` and
+    `known_at` of its first bar here, instead of 1, 1 and the bar's own; the rows after it come out as from all bars.
     """
     ordered = bars.sort("symbol", "session").with_columns(pl.col(*_PRICES, "volume").cast(pl.Float64))
     applied = _applied(ordered, actions).filter(pl.col("reason").is_null())
@@ -40,6 +44,14 @@ def forward_adjusted(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
         pl.col("known_at").max().alias("action_known_at"),
     )
     joined = ordered.join(steps, left_on=["symbol", "session"], right_on=["symbol", "bar_session"], how="left", maintain_order="left")
+    joined = joined.with_columns(pl.col("price_factor").fill_null(1.0).alias("price_step"))
+    if carried is not None:
+        beside = joined.select("symbol").join(carried, on="symbol", how="left", maintain_order="left")
+        is_first = joined["symbol"] != joined["symbol"].shift(1)
+        joined = joined.with_columns(
+            pl.when(is_first.fill_null(value=True)).then(pl.coalesce(beside[name], name)).otherwise(name).alias(name)
+            for name in ("price_factor", "share_factor", "known_at")
+        )
     return (
         joined.with_columns(
             pl.col("price_factor", "share_factor").fill_null(1.0).cum_prod().over("symbol"),
@@ -49,7 +61,7 @@ def forward_adjusted(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
             *((pl.col(name) * pl.col("price_factor")).alias(f"adj_{name}") for name in _PRICES),
             (pl.col("volume") / pl.col("share_factor")).alias("adj_volume"),
         )
-        .select(*bars.columns, *(f"adj_{name}" for name in _PRICES), "adj_volume", "price_factor", "share_factor")
+        .select(*bars.columns, *(f"adj_{name}" for name in _PRICES), "adj_volume", "price_factor", "share_factor", "price_step")
     )
 
 

@@ -36,6 +36,8 @@ class Feature:
     null_rule: str
     sentence: str
     source: str
+    table: str = "technical_v1"
+    """Where it is stored; what is computed across symbols on reading is stored nowhere and names the view itself."""
 
 
 def _sma(n: int) -> Feature:
@@ -126,6 +128,17 @@ TECHNICAL_V1: tuple[Feature, ...] = (
     ),
 )  # fmt: skip
 
+
+# What a symbol's own history says: computed by alpha_history.py.
+ALPHA_HISTORY: tuple[Feature, ...] = ()
+
+# What it says against the market: computed by alpha_market.py.
+ALPHA_MARKET: tuple[Feature, ...] = ()
+
+# The market itself, the cross-section of the session and the calendar: computed by dbt_features/models/features/alpha_v1.sql.
+ALPHA_CROSS_SECTION: tuple[Feature, ...] = ()
+
+ALPHA_V1: tuple[Feature, ...] = (*TECHNICAL_V1, *ALPHA_HISTORY, *ALPHA_MARKET, *ALPHA_CROSS_SECTION)
 
 def model_columns(basis: str = "raw") -> list[str]:
     """Names of the features a model may use, in the view's order: the scale-free ones, for either basis of prices.

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from quant_assets.feature_store.adjustment import forward_adjusted
 from quant_assets.feature_store.catalog import TECHNICAL_V1, model_columns
-from quant_assets.feature_store.indicators import _window_deviation, _window_sum, technical_v1
+from quant_assets.feature_store.indicators import technical_v1
 from quant_assets_tests.lookahead import ACTIONS, DATA, NO_ACTIONS, evening, random_history, sessions_from, sp500_panel
 
 Floats = npt.NDArray[np.float64]
@@ -204,15 +204,6 @@ class TestRegression:
         assert rows["price_change_1d"].to_list()[30] == 0
         unadjusted = indicators_of(bars)
         assert unadjusted["price_change_1d"].to_list()[30] == -0.5
-
-    @pytest.mark.parametrize("n", [1, 2, 5, 7, 20, 23, 64])
-    def test_windows_of_every_width(self, n: int) -> None:
-        values = np.random.default_rng(n).normal(100, 5, 80)
-        windows = np.lib.stride_tricks.sliding_window_view(values, n)
-        np.testing.assert_allclose(_window_sum(values, n)[n - 1 :], windows.sum(axis=1), rtol=1e-14)
-        np.testing.assert_allclose(_window_deviation(values, n)[n - 1 :], windows.std(axis=1), rtol=1e-12, atol=1e-13)
-        assert np.isnan(_window_sum(values, n)[: n - 1]).all()
-        assert not _window_deviation(np.full(80, 0.1), n)[n - 1 :].any()
 
     def test_a_spike_leaves_no_trace_in_later_windows(self) -> None:
         random = np.random.default_rng(5)
