@@ -20,8 +20,10 @@ class ModelUnusable(QuantAssetsError):
 def save_local_copy(models_path: Path, version: str, booster: Booster, contract: FeatureContract) -> str:
     """Keep a version as one file, model and contract together, and return its sha256: what the nights score with.
 
-    The file is replaced in one step, and the same version with the same content is the same bytes.
+    The file is replaced in one step, and the same version with the same content is the same bytes. Raises `ContractError`
+    for a contract that is not the booster's.
     """
+    contract.check_model(booster.features)
     content = {"version": version, "contract": contract.to_json(), "model": booster.text}
     payload = json.dumps(content, ensure_ascii=False).encode()
     path = _local_copy(models_path, version)
@@ -36,7 +38,11 @@ def save_local_copy(models_path: Path, version: str, booster: Booster, contract:
 
 
 def load_local_copy(models_path: Path, version: str, sha256: str) -> tuple[Booster, FeatureContract]:
-    """Read back a version's model and contract without MLflow; raises `ModelUnusable` unless the file is what was saved."""
+    """Read back a version's model and contract without MLflow; raises `ModelUnusable` unless the file is what was saved.
+
+    Raises `ContractError` where the contract cannot be read or is not the booster's. Whether its view is still what it was
+    is for the caller to ask, who knows the view: `contract.check`.
+    """
     path = _local_copy(models_path, version)
     remedy = "Train again to write it anew; until then the heuristic scores."
     if not path.exists():
@@ -49,7 +55,10 @@ def load_local_copy(models_path: Path, version: str, sha256: str) -> tuple[Boost
             f"its sha256 is {found[:12]}…, not {sha256[:12]}…. {remedy}"
         )
     content = json.loads(payload)
-    return Booster.from_text(content["model"]), FeatureContract.from_json(content["contract"])
+    booster = Booster.from_text(content["model"])
+    contract = FeatureContract.from_json(content["contract"], source=f"The contract of model version {version} in {path}")
+    contract.check_model(booster.features)
+    return booster, contract
 
 
 def _local_copy(models_path: Path, version: str) -> Path:

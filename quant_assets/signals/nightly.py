@@ -11,12 +11,13 @@ import polars as pl
 
 from quant_assets.clock import TradingCalendar, utc_now
 from quant_assets.errors import QuantAssetsError
+from quant_assets.feature_store.catalog import model_columns
 from quant_assets.feature_store.indicators import definition_hash
 from quant_assets.feature_store.store import features_as_of
 from quant_assets.schemas import DAILY_SIGNALS, INSTANT, TECHNICAL_V1
 from quant_assets.signals.champions import MODEL, Champion, champion_for, champions_for
 from quant_assets.signals.local_copies import load_local_copy
-from quant_assets.signals.scoring import Thresholds, score
+from quant_assets.signals.scoring import KEYS, Thresholds, score
 from quant_assets.warehouse import Warehouse, append_versions, query
 
 
@@ -94,14 +95,15 @@ def scorers(warehouse: Warehouse, horizon: int, session: date, as_of: datetime) 
 def _scored(features: pl.DataFrame, champion: Champion | None, models_path: Path, mode: str) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """Signals by a champion, or by the heuristic where there is none or where it may not score, and then the reason why."""
     notes: tuple[str, ...] = ()
+    offered = features.select(*KEYS, *model_columns())
     if champion is not None:
         try:
             booster, contract = load_local_copy(models_path, champion.model_version, champion.model_sha256)
-            scored = score(features, booster, contract, definition_hash())
+            scored = score(offered, booster, contract, TECHNICAL_V1.name, definition_hash())
             return _marked(scored, mode, champion.model_version, champion.trained_until), ()
         except (QuantAssetsError, OSError) as error:
             notes = (f"champion {champion.model_version} may not score, the heuristic does: {error}",)
-    return _marked(score(features, None, None, definition_hash()), mode, None, None), notes
+    return _marked(score(offered, None, None, TECHNICAL_V1.name, definition_hash()), mode, None, None), notes
 
 
 def _remarks(features: pl.DataFrame, standing: pl.DataFrame, champion: Champion | None, tonight: date, as_of: datetime) -> tuple[str, ...]:

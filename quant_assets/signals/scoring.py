@@ -12,6 +12,7 @@ import polars as pl
 from quant_assets.feature_store.contract import FeatureContract
 from quant_assets.signals.heuristic import Heuristic
 
+KEYS = ("symbol", "session", "known_at")
 SIGNAL_COLUMNS = ("symbol", "session", "probability", "recommendation", "scorer", "contributions")
 CONTRIBUTIONS_KEPT = 5
 
@@ -61,21 +62,24 @@ def score(
     frame: pl.DataFrame,
     booster: Scorer | None,
     contract: FeatureContract | None,
+    view: str,
     definition_hash: str,
     thresholds: Thresholds | None = None,
 ) -> pl.DataFrame:
     """Score every row of a feature frame with a model, or with the heuristic where `booster` is `None`.
 
-    `frame` has one row per symbol and session and the feature columns (nulls allowed, other columns ignored);
-    `definition_hash` says how its view was computed. Returns `SIGNAL_COLUMNS`, sorted by session and symbol, never
-    null; `contributions` is a JSON list of the five largest by size, `{feature, value, contribution}`, the contribution
-    in log-odds. A model is refused by its contract: `ContractError` where a feature is missing, retyped or redefined.
+    `frame` has one row per symbol and session: `symbol`, `session`, perhaps `known_at`, and feature columns (nulls
+    allowed); `view` and `definition_hash` say what computed them. Every column that is no key is offered to a model, whose
+    contract refuses all but its own features in its own order, with `ContractError`; the heuristic has no contract and
+    takes the columns that it needs. Returns `SIGNAL_COLUMNS`, sorted by session and symbol, never null; `contributions`
+    is a JSON list of the five largest by size, `{feature, value, contribution}`, the contribution in log-odds.
     """
     scorer: Scorer = Heuristic() if booster is None else booster
     if booster is not None:
         if contract is None:
             raise ValueError("A model scores only with its feature contract; none was given.")
-        contract.check({name: frame.schema[name] for name in booster.features if name in frame.columns}, definition_hash)
+        contract.check_model(booster.features)
+        contract.check(frame.drop(KEYS, strict=False), view, definition_hash)
     ordered = frame.sort("session", "symbol")
     scored = ordered.select("symbol", "session").with_columns(
         scorer.predict(ordered).alias("probability"),

@@ -8,30 +8,40 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from quant_assets.errors import ContractError
 from quant_assets.feature_store.contract import FeatureContract
 from quant_assets.signals.boosters import Booster, BoosterConfig, fit
 from quant_assets.signals.heuristic import Heuristic
-from quant_assets.signals.scoring import SIGNAL_COLUMNS, Thresholds, score
+from quant_assets.signals.scoring import KEYS, SIGNAL_COLUMNS, Thresholds, score
 from quant_assets_tests.signals.worlds import world
 
 NAMES = (*Heuristic.features, "bb_width", "high_low_range")
 CONTRACT = FeatureContract("technical_v1", "a" * 64, NAMES, ("Float64",) * len(NAMES), ("ratio",) * len(NAMES))
+VIEW = CONTRACT.view, CONTRACT.definition_hash
 
 
 @pytest.fixture(scope="module")
-def frame() -> pl.DataFrame:
+def known() -> pl.DataFrame:
+    """Features whose outcome is known: keys, features in the contract's order, label."""
     rng = np.random.default_rng(2)
-    known = world(2, rank_ic=0.2, sessions=60)
-    features = {name: pl.Series(rng.standard_normal(len(known))) for name in NAMES}
-    features["price_change_1d"] = known["first"]
-    return known.with_columns(**features).with_columns(pl.when(pl.col("rsi_14") > -1).then(pl.col("rsi_14")).alias("rsi_14"))
+    rows = world(2, rank_ic=0.2, sessions=60)
+    features = {name: pl.Series(rng.standard_normal(len(rows))) for name in NAMES}
+    features["price_change_1d"] = rows["first"]
+    features["rsi_14"] = pl.Series([value if value > -1 else None for value in features["rsi_14"]])
+    return rows.select(*KEYS, "up").with_columns(**features)
 
 
 @pytest.fixture(scope="module")
-def booster(frame: pl.DataFrame) -> Booster:
-    return fit(frame, NAMES, "up", BoosterConfig(rounds=20, leaves=8, threads=1), seed=7)
+def frame(known: pl.DataFrame) -> pl.DataFrame:
+    return known.select(*KEYS, *NAMES)
+
+
+@pytest.fixture(scope="module")
+def booster(known: pl.DataFrame) -> Booster:
+    return fit(known, NAMES, "up", BoosterConfig(rounds=20, leaves=8, threads=1), seed=7)
 
 
 class TestRegression:
@@ -59,7 +69,7 @@ class TestRegression:
         }
         schema = {"symbol": pl.String, **dict.fromkeys(Heuristic.features, pl.Float64)}
         night = pl.DataFrame([values], schema=schema).with_columns(session=pl.date(2020, 1, 1))
-        signal = score(night, None, None, "").row(0, named=True)
+        signal = score(night, None, None, "technical_v1", "").row(0, named=True)
         assert signal["scorer"] == "heuristic"
         assert json.loads(signal["contributions"]) == [
             {"feature": "price_change_20d", "value": 0.1, "contribution": 0.0609275},
@@ -75,27 +85,40 @@ class TestRegression:
         ("change", "told"),
         [
             (lambda frame: frame.drop("bb_width"), "missing: bb_width"),
-            (lambda frame: frame.with_columns(pl.col("bb_width").cast(pl.Float32)), "retyped: bb_width is Float32"),
+            (lambda frame: frame.with_columns(obv=1.0), "extra: obv"),
+            (
+                lambda frame: frame.select(*KEYS, "high_low_range", *NAMES[:-1]),
+                "reordered: high_low_range stands where price_change_20d belongs, at 1; moved: high_low_range (8 → 1)",
+            ),
+            (lambda frame: frame.with_columns(pl.col("bb_width").cast(pl.Float32)), "retyped: bb_width is Float32, was Float64"),
         ],
     )
     def test_other_features_are_refused(self, change: object, told: str, frame: pl.DataFrame, booster: Booster) -> None:
-        with pytest.raises(ContractError, match=told):
-            score(change(frame), booster, CONTRACT, CONTRACT.definition_hash)  # type: ignore[operator]
+        with pytest.raises(ContractError) as refused:
+            score(change(frame), booster, CONTRACT, *VIEW)  # type: ignore[operator]
+        assert f"view technical_v1: {told}. Offer" in str(refused.value)
 
-    def test_another_definition_or_contract_is_refused(self, frame: pl.DataFrame, booster: Booster) -> None:
+    def test_another_definition_view_or_contract_is_refused(self, frame: pl.DataFrame, booster: Booster) -> None:
         with pytest.raises(ContractError, match="redefined: definition bbbbbbbbbbbb, was aaaaaaaaaaaa"):
-            score(frame, booster, CONTRACT, "b" * 64)
-        with pytest.raises(ContractError, match="reordered"):
-            score(frame, booster, replace(CONTRACT, names=NAMES[::-1]), CONTRACT.definition_hash)
+            score(frame, booster, CONTRACT, CONTRACT.view, "b" * 64)
+        with pytest.raises(ContractError, match="another view: alpha_v1, was technical_v1"):
+            score(frame, booster, CONTRACT, "alpha_v1", CONTRACT.definition_hash)
+        reversed_frame, reversed_contract = frame.select(*KEYS, *NAMES[::-1]), replace(CONTRACT, names=NAMES[::-1])
+        with pytest.raises(ContractError, match="does not belong to this contract of view technical_v1: reordered"):
+            score(reversed_frame, booster, reversed_contract, *VIEW)
         with pytest.raises(ValueError, match="only with its feature contract"):
-            score(frame, booster, None, CONTRACT.definition_hash)
+            score(frame, booster, None, *VIEW)
+
+    def test_keys_may_stand_anywhere_and_known_at_be_missing(self, frame: pl.DataFrame, booster: Booster) -> None:
+        signals = score(frame, booster, CONTRACT, *VIEW)
+        assert score(frame.select(*NAMES, "session", "symbol"), booster, CONTRACT, *VIEW).equals(signals)
 
 
 class TestProperties:
     @pytest.mark.parametrize("scorer", ["model", "heuristic"])
     def test_every_row_is_answered_and_explained(self, scorer: str, frame: pl.DataFrame, booster: Booster) -> None:
         model = booster if scorer == "model" else None
-        signals = score(frame, model, CONTRACT, CONTRACT.definition_hash)
+        signals = score(frame, model, CONTRACT, *VIEW)
         assert tuple(signals.columns) == SIGNAL_COLUMNS
         assert sum(signals.null_count().row(0)) == 0
         assert signals.select("session", "symbol").equals(frame.select("session", "symbol").sort("session", "symbol"))
@@ -112,13 +135,25 @@ class TestProperties:
             assert [entry["value"] for entry in entries] == expected
 
     def test_order_and_company_of_rows_do_not_matter(self, frame: pl.DataFrame, booster: Booster) -> None:
-        signals = score(frame, booster, CONTRACT, CONTRACT.definition_hash)
-        assert score(frame.sample(fraction=1, shuffle=True, seed=3), booster, CONTRACT, CONTRACT.definition_hash).equals(signals)
+        signals = score(frame, booster, CONTRACT, *VIEW)
+        assert score(frame.sample(fraction=1, shuffle=True, seed=3), booster, CONTRACT, *VIEW).equals(signals)
         last = frame.filter(pl.col("session") == frame["session"].max())
-        assert score(last, booster, CONTRACT, CONTRACT.definition_hash).equals(signals.tail(len(last)))
+        assert score(last, booster, CONTRACT, *VIEW).equals(signals.tail(len(last)))
 
     def test_no_rows(self, frame: pl.DataFrame, booster: Booster) -> None:
         for model in (booster, None):
-            empty = score(frame.head(0), model, CONTRACT, CONTRACT.definition_hash)
-            assert empty.schema == score(frame.head(3), model, CONTRACT, CONTRACT.definition_hash).schema
+            empty = score(frame.head(0), model, CONTRACT, *VIEW)
+            assert empty.schema == score(frame.head(3), model, CONTRACT, *VIEW).schema
             assert empty.is_empty()
+
+    @given(data=st.data())
+    def test_a_model_takes_no_other_order_and_no_other_number_of_columns(
+        self, data: st.DataObject, frame: pl.DataFrame, booster: Booster
+    ) -> None:
+        columns = tuple(data.draw(st.permutations([*NAMES, "obv"])))[: data.draw(st.integers(1, len(NAMES) + 1))]
+        offered = frame.head(2).with_columns(obv=1.0).select(*KEYS, *columns)
+        if columns == NAMES:
+            assert len(score(offered, booster, CONTRACT, *VIEW)) == 2
+        else:
+            with pytest.raises(ContractError, match=r"missing|extra|reordered"):
+                score(offered, booster, CONTRACT, *VIEW)

@@ -10,6 +10,7 @@ from quant_assets.data_quality.blast_radius.counterfactual import TOLERANCE, Bar
 from quant_assets.errors import QuantAssetsError
 from quant_assets.feature_store.catalog import model_columns
 from quant_assets.feature_store.indicators import definition_hash
+from quant_assets.schemas import TECHNICAL_V1
 from quant_assets.signals.champions import MODEL
 from quant_assets.signals.heuristic import Heuristic
 from quant_assets.signals.local_copies import load_local_copy
@@ -122,8 +123,9 @@ def _scored_again(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """`session`, `probability`, `recommendation` of one scorer on the features with and without the bar."""
     booster, contract = (None, None) if version is None else load_local_copy(bar.settings.models_path, version, str(sha256))
-    with_bar, without = (
-        score(side.filter(pl.col("session").is_in(sessions.implode())), booster, contract, definition_hash()).select(_UNSCORED.columns)
+    offered = (
+        side.filter(pl.col("session").is_in(sessions.implode())).select("symbol", "session", *model_columns())
         for side in (histories.features_with, histories.features_without)
     )
+    with_bar, without = (score(rows, booster, contract, TECHNICAL_V1.name, definition_hash()).select(_UNSCORED.columns) for rows in offered)
     return with_bar, without
