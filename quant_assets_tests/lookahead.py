@@ -1,13 +1,8 @@
-"""The look-ahead harness: one check for every derived table, and histories to try it on.
-
-A stored row with `known_at = k` must come out the same when it is recomputed from what was known as of `k`. For a
-table that can be rebuilt, cutting its history at a date and comparing up to that date is that same check.
-"""
+"""Histories to try the look-ahead harness on: generated ones with every trouble of real bars, and the real panels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,58 +11,6 @@ import polars as pl
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 ACTIONS = {"symbol": pl.String, "session": pl.Date, "kind": pl.String, "value": pl.Float64, "known_at": pl.Datetime("us")}
 NO_ACTIONS = pl.DataFrame(schema=ACTIONS)
-
-
-def offending_rows(
-    compute: Callable[..., pl.DataFrame],
-    history: Mapping[str, pl.DataFrame],
-    cuts: Iterable[date | datetime],
-    *,
-    key: Sequence[str] = ("symbol", "session"),
-    clock: str = "session",
-    tolerance: float = 0.0,
-) -> pl.DataFrame:
-    """Values of `compute(**history)` that change when everything after a cut is unknown; an empty frame is the proof.
-
-    Every frame of `history` and the result carry the column `clock` (`session` or `known_at`); the cuts are of its type.
-    Returns one row per offending value: `cut`, the key, `column`, `stored` and `recomputed` (as text; both null and
-    `column = "row"` where the row itself appears or disappears; where it was known later in another version, that is none).
-    Floats may differ by `tolerance` relative to the larger.
-    """
-    full = compute(**history)
-    found = []
-    for cut in cuts:
-        redone = compute(**{name: frame.filter(pl.col(clock) <= cut) for name, frame in history.items()})
-        stored = full.filter(pl.col(clock) <= cut)
-        # A row that is stored with a later `known_at` is an older version of it, and none of a cut by session.
-        superseded = full.filter(pl.col(clock) > cut)
-        recomputed = redone.filter(pl.col(clock) <= cut).join(superseded, on=list(key), how="anti")
-        found.append(_differences(stored, recomputed, key, tolerance).select(pl.lit(cut).alias("cut"), pl.all()))
-    return pl.concat(found)
-
-
-def _differences(stored: pl.DataFrame, recomputed: pl.DataFrame, key: Sequence[str], tolerance: float) -> pl.DataFrame:
-    keys = list(key)
-    assert stored.schema == recomputed.schema, f"columns changed with the cut: {stored.schema} and {recomputed.schema}"
-    for name, frame in (("stored", stored), ("recomputed", recomputed)):
-        assert not frame.select(pl.struct(keys).is_duplicated().any()).item(), f"{name} rows are not unique by {keys}"
-    both = stored.with_columns(pl.lit(1).alias("here")).join(
-        recomputed.with_columns(pl.lit(1).alias("here")), on=keys, how="full", coalesce=True, suffix="_recomputed"
-    )
-    lonely = pl.col("here").is_null() | pl.col("here_recomputed").is_null()
-    nothing = pl.lit(None, pl.String)
-    parts = [both.filter(lonely).select(*keys, pl.lit("row").alias("column"), nothing.alias("stored"), nothing.alias("recomputed"))]
-    for name, dtype in stored.schema.items():
-        if name in keys:
-            continue
-        a, b = pl.col(name), pl.col(f"{name}_recomputed")
-        same = a.eq_missing(b)
-        if dtype.is_float():
-            gap = (a - b).abs()
-            same |= (gap.is_finite() & (gap <= tolerance * pl.max_horizontal(a.abs(), b.abs()))).fill_null(value=False)
-        texts = a.cast(pl.String).alias("stored"), b.cast(pl.String).alias("recomputed")
-        parts.append(both.filter(~lonely & ~same).select(*keys, pl.lit(name).alias("column"), *texts))
-    return pl.concat(parts)
 
 
 def sessions_from(first: date, n: int) -> list[date]:
@@ -87,17 +30,18 @@ def evening() -> pl.Expr:
     return (pl.col("session").cast(pl.Datetime("us")) + pl.duration(hours=21, minutes=30)).alias("known_at")
 
 
-def random_history(seed: int, symbols: int = 4, n: int = 120, gaps: float = 0.04) -> dict[str, pl.DataFrame]:
+def random_history(seed: int, symbols: int = 4, n: int = 120, *, gaps: float = 0.04, splits: float = 0.02) -> dict[str, pl.DataFrame]:
     """Raw bars with the corporate actions that moved them (`bars`, `actions`): gaps, missing and zero volumes, flat closes.
 
     On an ex-session the raw close falls by the split and the dividend; some meet on one session, some on a gap.
+    `gaps` and `splits` are shares of sessions: without a bar, with a split.
     """
     random = np.random.default_rng(seed)
     days = sessions_from(date(2020, 1, 1), n)
     bars, actions = [], []
     for number in range(symbols):
         symbol = f"S{number}"
-        split = np.where(random.random(n) < 0.02, random.choice([2.0, 3.0, 1.5, 0.1], n), 1.0)
+        split = np.where(random.random(n) < splits, random.choice([2.0, 3.0, 1.5, 0.1], n), 1.0)
         dividend_yield = np.where((random.random(n) < 0.03) | ((split != 1) & (random.random(n) < 0.5)), 0.02, 0.0)
         moves = np.where(random.random(n) < 0.1, 0.0, random.normal(0, 0.02, n))
         close = 100 * np.cumprod((1 + moves) * (1 - dividend_yield) / split)

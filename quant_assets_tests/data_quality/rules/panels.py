@@ -10,8 +10,9 @@ import polars as pl
 
 from quant_assets.clock import TradingCalendar
 from quant_assets.data_quality.judge import prepared
+from quant_assets.lookahead import offending_rows
 from quant_assets_tests.data_quality.market import market
-from quant_assets_tests.lookahead import NO_ACTIONS, evening, offending_rows, sp500_panel
+from quant_assets_tests.lookahead import NO_ACTIONS, evening, sp500_panel
 
 FIRST = date(2021, 1, 4)
 COLUMNS = {"symbol": pl.String, "session": pl.Date, **dict.fromkeys(("open", "high", "low", "close", "volume"), pl.Float64)}

@@ -13,9 +13,10 @@ import pytest
 from quant_assets.data_quality.rules.actions import impossible_actions
 from quant_assets.data_quality.rules.dividends import adjusted_closes, dividends
 from quant_assets.data_quality.rules.splits import splits
+from quant_assets.lookahead import offending_rows
 from quant_assets_tests.data_quality.market import market
 from quant_assets_tests.data_quality.rules.test_units import AT, KEY, panel, scaled
-from quant_assets_tests.lookahead import NO_ACTIONS, evening, offending_rows, sp500_panel, stocknet_panel
+from quant_assets_tests.lookahead import NO_ACTIONS, evening, sp500_panel, stocknet_panel
 
 DAYS = market(1, symbols=1)["session"].to_list()
 

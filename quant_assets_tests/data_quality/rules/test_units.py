@@ -11,8 +11,9 @@ import pytest
 
 from quant_assets.data_quality.rules.units import LASTING, unit_errors
 from quant_assets.feature_store.adjustment import forward_adjusted
+from quant_assets.lookahead import offending_rows
 from quant_assets_tests.data_quality.market import market
-from quant_assets_tests.lookahead import NO_ACTIONS, evening, offending_rows, sp500_panel, stocknet_panel
+from quant_assets_tests.lookahead import NO_ACTIONS, evening, sp500_panel, stocknet_panel
 
 PRICES = ("open", "high", "low", "close")
 KEY = ("symbol", "session", "rule", "detector")
