@@ -129,8 +129,478 @@ TECHNICAL_V1: tuple[Feature, ...] = (
 )  # fmt: skip
 
 
-# What a symbol's own history says: computed by alpha_history.py.
-ALPHA_HISTORY: tuple[Feature, ...] = ()
+# What a symbol's own history says: computed by alpha/history.py.
+LEHMANN = "Bruce Lehmann, Fads, Martingales, and Market Efficiency (1990)"
+JEGADEESH_TITMAN = "Jegadeesh and Titman, Returns to Buying Winners and Selling Losers (1993)"
+LOU_POLK_SKOURAS = "Lou, Polk and Skouras, A Tug of War: Overnight versus Intraday Expected Returns (2019)"
+ANG = "Ang, Hodrick, Xing and Zhang, The Cross-Section of Volatility and Expected Returns (2006)"
+CORSI = "Fulvio Corsi, A Simple Approximate Long-Memory Model of Realized Volatility (2009)"
+AMAYA = "Amaya, Christoffersen, Jacobs and Vasquez, Does Realized Skewness Predict the Cross-Section of Equity Returns? (2015)"
+BALI = "Bali, Cakici and Whitelaw, Maxing Out: Stocks as Lotteries and the Cross-Section of Expected Returns (2011)"
+WILLIAMS_R = "Larry Williams, How I Made One Million Dollars Last Year Trading Commodities (1973)"
+LANE = "George Lane, Lane's Stochastics (1984)"
+CHANDE = "Tushar Chande, A Time Price Oscillator (1995)"
+NISON = "Steve Nison, Japanese Candlestick Charting Techniques (1991)"
+QLIB = "Yang, Liu, Zhou, Bian and Liu, Qlib: An AI-Oriented Quantitative Investment Platform (2020)"
+KARPOFF = "Jonathan Karpoff, The Relation Between Price Changes and Trading Volume (1987)"
+GERVAIS = "Gervais, Kaniel and Mingelgrin, The High-Volume Return Premium (2001)"
+GEORGE_HWANG = "George and Hwang, The 52-Week High and Momentum Investing (2004)"
+
+
+def _history(
+    name: str, definition: str, lookback: int, unit: str, low: float | None, high: float | None, null_rule: str, sentence: str, source: str
+) -> Feature:
+    scale_free = unit not in ("price", "currency", "1/currency")
+    return Feature(name, definition, lookback, unit, low, high, scale_free, null_rule, sentence, source, table="alpha_history_v1")
+
+
+def _unless(*cases: str) -> str:
+    return f"{WARM_UP}, {', '.join(cases[:-1])} and {cases[-1]}" if len(cases) > 1 else f"{WARM_UP} and {cases[0]}"
+
+
+def _without_volume(n: int) -> str:
+    return f"where one of the last {n} sessions has no volume recorded"
+
+
+def _return(n: int) -> Feature:
+    return _history(
+        f"return_{n}d", f"close / close[−{n}] − 1", n, "fraction", -1.0, None, WARM_UP, f"Return over the last {n} sessions.", MURPHY,
+    )  # fmt: skip
+
+
+def _momentum(first: int, last: int) -> Feature:
+    return _history(
+        f"momentum_{first}_{last}", f"close[−{last}] / close[−{first}] − 1", first, "fraction", -1.0, None, WARM_UP,
+        f"Return of {first - last} sessions up to {last} sessions ago, which leaves out the reversal of late.", JEGADEESH_TITMAN,
+    )  # fmt: skip
+
+
+def _reversal(n: int) -> Feature:
+    return _history(
+        f"reversal_{n}", f"−log(close / close[−{n}]) / (return_volatility_60 · √{n})", 60, "ratio", None, None,
+        _unless("where return_volatility_60 is 0"),
+        f"Fall of the last {n} sessions in units of what {n} sessions usually move: positive after a fall.", LEHMANN,
+    )  # fmt: skip
+
+
+def _part_mean(part: str, lookback: int, n: int) -> Feature:
+    return _history(
+        f"{part}_return_mean_{n}", f"mean of the last {n} of {part}_return", n - 1 + lookback, "fraction", -1.0, None, WARM_UP,
+        f"Average {part} return of the last {n} sessions.", LOU_POLK_SKOURAS,
+    )  # fmt: skip
+
+
+def _return_volatility(n: int) -> Feature:
+    return _history(
+        f"return_volatility_{n}", f"sample standard deviation of the last {n} one-session log returns", n, "per session", 0.0, None, WARM_UP,
+        f"Volatility of the last {n} sessions, per session.", ANG,
+    )  # fmt: skip
+
+
+def _downside_volatility(n: int) -> Feature:
+    return _history(
+        f"downside_volatility_{n}", f"√ of the mean of min(log return, 0)² over the last {n} sessions", n, "per session", 0.0, None, WARM_UP,
+        f"Volatility that the falls of the last {n} sessions make.",
+        "Sortino and Price, Performance Measurement in a Downside Risk Framework (1994)",
+    )  # fmt: skip
+
+
+def _volatility_ratio(short: int, long: int) -> Feature:
+    return _history(
+        f"volatility_ratio_{short}_{long}", f"return_volatility_{short} / return_volatility_{long}", long, "ratio",
+        0.0, ((long - 1) / (short - 1)) ** 0.5, _unless(f"where return_volatility_{long} is 0"),
+        f"Volatility of the last {short} sessions as a multiple of that of the last {long}.", CORSI,
+    )  # fmt: skip
+
+
+def _range_volatilities(n: int) -> tuple[Feature, ...]:
+    k = f"0.34 / (1.34 + {n + 1}/{n - 1})"
+    return tuple(
+        _history(f"{name}_volatility_{n}", definition, lookback, "per session", 0.0, None, WARM_UP, sentence, source)
+        for name, definition, lookback, sentence, source in (
+            (
+                "parkinson", f"√ of the mean of log(high / low)² / (4 log 2) over the last {n} sessions", n - 1,
+                f"Volatility of the last {n} sessions from their highs and lows.",
+                "Michael Parkinson, The Extreme Value Method for Estimating the Variance of the Rate of Return (1980)",
+            ),
+            (
+                "garman_klass", f"√ of the mean of log(high / low)² / 2 − (2 log 2 − 1) · log(close / open)² over the last {n} sessions", n - 1,
+                f"Volatility of the last {n} sessions from all four prices, without the nights.",
+                "Garman and Klass, On the Estimation of Security Price Volatilities from Historical Data (1980)",
+            ),
+            (
+                "rogers_satchell",
+                f"√ of the mean of log(high / open) · log(high / close) + log(low / open) · log(low / close) over the last {n} sessions", n - 1,
+                f"Volatility of the last {n} sessions, without the nights, that a trend does not raise.",
+                "Rogers and Satchell, Estimating Variance from High, Low and Closing Prices (1991)",
+            ),
+            (
+                "yang_zhang",
+                f"√ of s²(log(open / close[−1])) + k · s²(log(close / open)) + (1 − k) · rogers_satchell_volatility_{n}², "
+                f"s² sample variances of the last {n}, k = {k}", n,
+                f"Volatility of the last {n} sessions, nights included, that a trend does not raise.",
+                "Yang and Zhang, Drift-Independent Volatility Estimation Based on High, Low, Open, and Close Prices (2000)",
+            ),
+        )
+    )  # fmt: skip
+
+
+def _return_moments(n: int) -> tuple[Feature, ...]:
+    # The bounds of n values, reached by one that differs from all others (Wilkins 1944; Dalén 1987).
+    bound, null_rule = (n - 2) / (n - 1) ** 0.5, _unless(f"where return_volatility_{n} is 0")
+    return (
+        _history(
+            f"return_skewness_{n}", f"m₃ / m₂^1.5, central moments of the last {n} log returns", n, "ratio", -bound, bound, null_rule,
+            f"Skewness of the last {n} one-session returns: negative where the falls were the larger moves.", AMAYA,
+        ),
+        _history(
+            f"return_kurtosis_{n}", f"m₄ / m₂² − 3, central moments of the last {n} log returns", n, "ratio", -2.0, bound**2 - 2.0, null_rule,
+            f"Excess kurtosis of the last {n} one-session returns: high where few large moves made the volatility.", AMAYA,
+        ),
+    )  # fmt: skip
+
+
+def _return_autocorrelation(n: int) -> Feature:
+    return _history(
+        f"return_autocorrelation_{n}", f"correlation of the last {n} log returns with those one session before", n + 1, "correlation",
+        -1.0, 1.0, _unless("where one of the two is constant"),
+        f"How far one session's return repeated (above 0) or undid (below 0) the last, over {n} sessions.",
+        "Lo and MacKinlay, When Are Contrarian Profits Due to Stock Market Overreaction? (1990)",
+    )  # fmt: skip
+
+
+def _return_extreme(which: str, n: int) -> Feature:
+    adjective = {"max": "Largest", "min": "Smallest"}[which]
+    return _history(
+        f"return_{which}_{n}", f"{which}imum of the last {n} one-session returns", n, "fraction", -1.0, None, WARM_UP,
+        f"{adjective} one-session return of the last {n} sessions.", BALI,
+    )  # fmt: skip
+
+
+def _up_share(n: int) -> Feature:
+    return _history(
+        f"up_share_{n}", f"share of the last {n} one-session returns above 0", n, "fraction", 0.0, 1.0, WARM_UP,
+        f"Share of the last {n} sessions in which the price rose.",
+        "Da, Gurun and Warachka, Frog in the Pan: Continuous Information and Momentum (2014)",
+    )  # fmt: skip
+
+
+def _efficiency_ratio(n: int) -> Feature:
+    return _history(
+        f"efficiency_ratio_{n}", f"|close − close[−{n}]| / sum of |close − close[−1]| over the last {n} sessions", n, "ratio", 0.0, 1.0,
+        _unless(f"where the close did not move for {n} sessions"),
+        f"How straight the way of the last {n} sessions was: 1 without a step back.", "Perry Kaufman, Smarter Trading (1995)",
+    )  # fmt: skip
+
+
+def _variance_ratio(q: int, n: int) -> Feature:
+    return _history(
+        f"variance_ratio_{q}_{n}",
+        f"sum of (log return over {q} − {q}μ)² over the last {n - q + 1} / ({q} · {n - q + 1} · (1 − {q}/{n})) / return_volatility_{n}², "
+        f"μ the mean of the last {n} log returns", n, "ratio", 0.0, None, _unless(f"where return_volatility_{n} is 0"),
+        f"Variance of {q}-session returns against {q} times that of one-session returns: above 1 in trends, below in reversals.",
+        "Lo and MacKinlay, Stock Market Prices Do Not Follow Random Walks (1988)",
+    )  # fmt: skip
+
+
+def _directional(sign: str, move: str, versus: str) -> Feature:
+    return _history(
+        f"{sign}_di_14",
+        f"100 · Wilder's average of 14 of ({move} where it is positive and above {versus}, else 0) / that of the true range", 14, "0 to 100",
+        0.0, 100.0, _unless("where the price never moved yet"), f"Share of the true range that went {'up' if sign == 'plus' else 'down'}.", WILDER,
+    )  # fmt: skip
+
+
+def _williams_r(n: int) -> Feature:
+    return _history(
+        f"williams_r_{n}", f"−100 · (highest high − close) / (highest high − lowest low) of {n} sessions", n - 1, "-100 to 0", -100.0, 0.0,
+        _unless(f"where the last {n} sessions have no range"), f"How far the close lies below the high of {n} sessions, in parts of their range.", WILLIAMS_R,
+    )  # fmt: skip
+
+
+def _cci(n: int) -> Feature:
+    # No value lies further from its mean than half of all distances together.
+    return _history(
+        f"cci_{n}", f"(typical − mean) / (0.015 · mean distance from the mean) of {n} typical prices (high + low + close) / 3", n - 1, "ratio",
+        -n / 0.03, n / 0.03, _unless(f"where the last {n} typical prices are equal"),
+        f"Commodity channel index: the typical price against its average of {n} sessions, beyond ±100 where it broke out.",
+        "Donald Lambert, Commodity Channel Index (1980)",
+    )  # fmt: skip
+
+
+def _aroon(way: str, extreme: str) -> Feature:
+    return _history(
+        f"aroon_{way}_25", f"100 · (25 − sessions since the {extreme} of the last 26 sessions) / 25", 25, "0 to 100", 0.0, 100.0, WARM_UP,
+        f"How recent the {extreme} of 25 sessions is: 100 today.", CHANDE,
+    )  # fmt: skip
+
+
+def _close_to_sma(n: int) -> Feature:
+    return _history(
+        f"close_to_sma_{n}", f"close / mean of the last {n} closes − 1", n - 1, "fraction", -1.0, n - 1.0, WARM_UP,
+        f"How far the close stands above its average of {n} sessions.", "Han, Zhou and Zhu, A Trend Factor (2016)",
+    )  # fmt: skip
+
+
+def _sma_ratio(short: int, long: int) -> Feature:
+    return _history(
+        f"sma_ratio_{short}_{long}", f"mean of the last {short} closes / mean of the last {long}", long - 1, "ratio", 0.0, long / short, WARM_UP,
+        f"Average close of {short} sessions against that of {long}: above 1 in a rise.",
+        "Brock, Lakonishok and LeBaron, Simple Technical Trading Rules and the Stochastic Properties of Stock Returns (1992)",
+    )  # fmt: skip
+
+
+def _trend(n: int) -> tuple[Feature, ...]:
+    line = f"least squares of log(close) on the session number over the last {n} sessions"
+    return (
+        _history(
+            f"trend_slope_{n}", f"slope of {line}", n - 1, "per session", None, None, WARM_UP,
+            f"Growth per session of the straight line through the last {n} log closes.", QLIB,
+        ),
+        _history(
+            f"trend_r2_{n}", f"R² of {line}", n - 1, "fraction", 0.0, 1.0, _unless(f"where the last {n} closes are equal"),
+            f"How well a straight line fits the last {n} log closes.", QLIB,
+        ),
+        _history(
+            f"trend_residual_{n}", f"last residual of {line}", n - 1, "log", None, None, WARM_UP,
+            f"How far the close stands above the straight line through the last {n} log closes.", QLIB,
+        ),
+    )  # fmt: skip
+
+
+def _volume_correlations(n: int) -> tuple[Feature, ...]:
+    return (
+        _history(
+            f"close_volume_correlation_{n}", f"correlation of the close with log(volume) over the last {n} sessions", n - 1, "correlation",
+            -1.0, 1.0, _unless(f"where one of the last {n} sessions has no volume or volume 0", "where closes or volumes are equal"),
+            f"Whether high prices went with high volume over {n} sessions.", QLIB,
+        ),
+        _history(
+            f"return_volume_correlation_{n}", f"correlation of the log return with log(volume / volume[−1]) over the last {n} sessions", n,
+            "correlation", -1.0, 1.0, _unless(f"where one of the last {n + 1} sessions has no volume or volume 0", "where one of the two is constant"),
+            f"Whether rises went with rising volume over {n} sessions.", KARPOFF,
+        ),
+    )  # fmt: skip
+
+
+def _volume_ratio(n: int) -> Feature:
+    return _history(
+        f"volume_ratio_{n}", f"volume / mean of the last {n} volumes", n - 1, "ratio", 0.0, float(n),
+        _unless(_without_volume(n), "where all of them are zero"), f"Today's volume as a multiple of its average of {n} sessions.", GERVAIS,
+    )  # fmt: skip
+
+
+def _volume_spread(n: int) -> tuple[Feature, ...]:
+    bound = (n - 1) / n**0.5
+    return (
+        _history(
+            f"volume_zscore_{n}", f"(volume − mean) / sample standard deviation of the last {n} volumes", n - 1, "standard deviations",
+            -bound, bound, _unless(_without_volume(n), "where all of them are equal"),
+            f"Today's volume against the last {n}, in standard deviations.", GERVAIS,
+        ),
+        _history(
+            f"volume_variation_{n}", f"sample standard deviation of the last {n} volumes / their mean", n - 1, "ratio", 0.0, n**0.5,
+            _unless(_without_volume(n), "where all of them are zero"), f"How unsteady the volume of the last {n} sessions was.",
+            "Chordia, Subrahmanyam and Anshuman, Trading Activity and Expected Stock Returns (2001)",
+        ),
+    )  # fmt: skip
+
+
+def _up_volume_share(n: int) -> Feature:
+    return _history(
+        f"up_volume_share_{n}", f"volume of rising sessions / volume, of the last {n} sessions", n, "fraction", 0.0, 1.0,
+        _unless(_without_volume(n), "where all of them are zero"), f"Share of the volume of {n} sessions that fell on rising ones.", GRANVILLE,
+    )  # fmt: skip
+
+
+def _vwap_distance(n: int) -> Feature:
+    return _history(
+        f"vwap_distance_{n}", f"close / (sum of typical price · volume / sum of volume) − 1 over the last {n} sessions", n - 1, "fraction",
+        -1.0, None, _unless(_without_volume(n), "where all of them are zero"),
+        f"The close against the average price paid over {n} sessions, approximately.",
+        "Berkowitz, Logue and Noser, The Total Cost of Transactions on the NYSE (1988)",
+    )  # fmt: skip
+
+
+def _amihud(n: int) -> Feature:
+    return _history(
+        f"amihud_illiquidity_{n}", f"mean of |one-session return| / (close · volume) over the last {n} sessions", n, "1/currency", 0.0, None,
+        _unless(_without_volume(n), "where one of them is zero"), f"Move of the price per unit of currency traded, over {n} sessions.",
+        "Yakov Amihud, Illiquidity and Stock Returns (2002)",
+    )  # fmt: skip
+
+
+def _distances(n: int) -> tuple[Feature, ...]:
+    return (
+        _history(
+            f"distance_from_high_{n}", f"close / highest high of the last {n} sessions − 1", n - 1, "fraction", -1.0, 0.0, WARM_UP,
+            f"How far the close stands below the high of {n} sessions.", GEORGE_HWANG,
+        ),
+        _history(
+            f"distance_from_low_{n}", f"close / lowest low of the last {n} sessions − 1", n - 1, "fraction", 0.0, None, WARM_UP,
+            f"How far the close stands above the low of {n} sessions.", GEORGE_HWANG,
+        ),
+    )  # fmt: skip
+
+
+def _drawdowns(n: int) -> tuple[Feature, ...]:
+    source = "Magdon-Ismail and Atiya, Maximum Drawdown (2004)"
+    return (
+        _history(
+            f"drawdown_{n}", f"1 − close / highest close of the last {n} sessions", n - 1, "fraction", 0.0, 1.0, WARM_UP,
+            f"Fall from the highest close of {n} sessions.", source,
+        ),
+        _history(
+            f"max_drawdown_{n}", f"largest fall from a close to a later close within the last {n} sessions, as a fraction of the former", n - 1,
+            "fraction", 0.0, 1.0, WARM_UP, f"Deepest fall within {n} sessions.", source,
+        ),
+    )  # fmt: skip
+
+
+def _sessions_since(extreme: str, superlative: str, n: int) -> Feature:
+    return _history(
+        f"sessions_since_{extreme}_{n}", f"sessions since the {superlative} {extreme} of the last {n} sessions / {n - 1}", n - 1, "fraction",
+        0.0, 1.0, WARM_UP, f"How long ago the {extreme} of {n} sessions was: 0 today, 1 at the start of the window.", CHANDE,
+    )  # fmt: skip
+
+
+def _position_in_range(n: int) -> Feature:
+    return _history(
+        f"position_in_range_{n}", f"(close − lowest low) / (highest high − lowest low) of the last {n} sessions", n - 1, "fraction", 0.0, 1.0,
+        _unless(f"where the last {n} sessions have no range"), f"Where the close stands in the range of {n} sessions: 0 at the low, 1 at the high.", LANE,
+    )  # fmt: skip
+
+
+ALPHA_HISTORY: tuple[Feature, ...] = (
+    *map(_return, (2, 3, 10, 40, 60, 120, 180, 252)),
+    _momentum(60, 5),
+    _momentum(126, 21),
+    _momentum(252, 21),
+    _reversal(5),
+    _reversal(20),
+    _history(
+        "overnight_return", "open / close[−1] − 1", 1, "fraction", -1.0, None, WARM_UP, "Return from the previous close to the open.", LOU_POLK_SKOURAS,
+    ),
+    _part_mean("overnight", 1, 20),
+    _part_mean("overnight", 1, 60),
+    _history("intraday_return", "close / open − 1", 0, "fraction", -1.0, None, NO_NULLS, "Return from the open to the close.", LOU_POLK_SKOURAS),
+    _part_mean("intraday", 0, 20),
+    _part_mean("intraday", 0, 60),
+    _history(
+        "gap", "(max(open − high[−1], 0) + min(open − low[−1], 0)) / close[−1]", 1, "fraction", -1.0, None, WARM_UP,
+        "How far the open lies above (positive) or below (negative) the previous session's range; 0 inside it.", MURPHY,
+    ),
+    *map(_return_volatility, (5, 10, 20, 60, 120, 252)),
+    *map(_downside_volatility, (20, 60, 120)),
+    _volatility_ratio(5, 20),
+    _volatility_ratio(20, 60),
+    _volatility_ratio(20, 252),
+    _history(
+        "volatility_of_volatility_20_60", "sample standard deviation of the last 60 of return_volatility_20 / their mean", 79, "ratio", 0.0, 60**0.5,
+        _unless("where all of them are 0"), "How unsteady the volatility of the last 60 sessions was.",
+        "Baltussen, van Bekkum and van der Grient, Unknown Unknowns: Uncertainty About Risk and Stock Returns (2018)",
+    ),
+    *(feature for n in (5, 10, 20, 60) for feature in _range_volatilities(n)),
+    *(feature for n in (20, 60, 120, 252) for feature in _return_moments(n)),
+    *map(_return_autocorrelation, (20, 60, 120)),
+    *(_return_extreme(which, n) for n in (20, 60) for which in ("max", "min")),
+    *map(_up_share, (10, 20, 60)),
+    *map(_efficiency_ratio, (10, 20, 60)),
+    _variance_ratio(5, 60),
+    _variance_ratio(10, 252),
+    _history(
+        "atr_14",
+        "e += (true range − e) / 14, seeded with the mean of the first 14; true range = max(high, close[−1]) − min(low, close[−1])", 14, "price",
+        0.0, None, WARM_UP, "Average true range: what a session moves, nights included.", WILDER,
+    ),
+    _history("natr_14", "100 · atr_14 / close", 14, "percent", 0.0, None, WARM_UP, "Average true range in percent of the close.", WILDER),
+    _directional("plus", "high − high[−1]", "low[−1] − low"),
+    _directional("minus", "low[−1] − low", "high − high[−1]"),
+    _history(
+        "adx_14", "Wilder's average of 14 of 100 · |plus_di_14 − minus_di_14| / (plus_di_14 + minus_di_14), 0 where both are 0", 27, "0 to 100",
+        0.0, 100.0, WARM_UP, "Strength of the trend, whichever its direction: above 25 is called a trend.", WILDER,
+    ),
+    _history(
+        "stochastic_k_14", "100 · (close − lowest low) / (highest high − lowest low) of 14 sessions", 13, "0 to 100", 0.0, 100.0,
+        _unless("where the last 14 sessions have no range"), "Fast %K: where the close stands in the range of 14 sessions.", LANE,
+    ),
+    _history(
+        "stochastic_d_14_3", "mean of the last 3 of stochastic_k_14", 15, "0 to 100", 0.0, 100.0, _unless("where one of them is null"),
+        "Fast %D, which is slow %K: the smoothed place of the close in its range.", LANE,
+    ),
+    _history(
+        "stochastic_slow_d_14_3_3", "mean of the last 3 of stochastic_d_14_3", 17, "0 to 100", 0.0, 100.0, _unless("where one of them is null"),
+        "Slow %D: the place of the close in its range, smoothed twice.", LANE,
+    ),
+    _williams_r(14),
+    _williams_r(28),
+    _cci(14),
+    _cci(20),
+    _history(
+        "mfi_14", "100 · up / (up + down), sums over 14 sessions of typical price · volume where the typical price rose and where it fell", 14,
+        "0 to 100", 0.0, 100.0, _unless(_without_volume(14), "where the sums are zero"),
+        "Money flow index: share of the traded value of 14 sessions that moved the price up.",
+        "Quong and Soudack, Volume-Weighted RSI: Money Flow (1989)",
+    ),
+    _aroon("up", "highest high"),
+    _aroon("down", "lowest low"),
+    _history(
+        "ultimate_oscillator_7_14_28",
+        "100 · (4a + 2b + c) / 7; a, b, c: sum of close − min(low, close[−1]) / sum of the true range over 7, 14 and 28 sessions", 28, "0 to 100",
+        0.0, 100.0, _unless("where the price did not move for 7 sessions"),
+        "How much of the true range was closed upward, over three windows.", "Larry Williams, The Ultimate Oscillator (1985)",
+    ),
+    _history(
+        "chaikin_money_flow_20",
+        "sum of ((close − low) − (high − close)) / (high − low) · volume / sum of volume, of 20 sessions; 0 for a session without a range", 19,
+        "ratio", -1.0, 1.0, _unless(_without_volume(20), "where all of them are zero"),
+        "Whether the volume of 20 sessions closed near the highs (above 0) or the lows.", "Steven Achelis, Technical Analysis from A to Z (2000)",
+    ),
+    _history(
+        "balance_of_power", "(close − open) / (high − low)", 0, "ratio", -1.0, 1.0, "null where the session has no range",
+        "Share of the session's range that it won.", "Igor Livshin, Balance of Market Power (2001)",
+    ),
+    _history("candle_body", "|close − open| / close", 0, "fraction", 0.0, None, NO_NULLS, "Body of the session's candle.", NISON),
+    _history(
+        "candle_upper_shadow", "(high − max(open, close)) / close", 0, "fraction", 0.0, None, NO_NULLS, "What was won in the session and lost again.", NISON,
+    ),
+    _history(
+        "candle_lower_shadow", "(min(open, close) − low) / close", 0, "fraction", 0.0, 1.0, NO_NULLS, "What was lost in the session and won again.", NISON,
+    ),
+    _history(
+        "close_location", "(close − low) / (high − low)", 0, "fraction", 0.0, 1.0, "null where the session has no range",
+        "Where the close stands in the session's range: 0 at the low, 1 at the high.", NISON,
+    ),
+    *map(_close_to_sma, (5, 10, 20, 50, 100, 200)),
+    _sma_ratio(5, 20),
+    _sma_ratio(50, 200),
+    *(feature for n in (20, 60, 120) for feature in _trend(n)),
+    *(feature for n in (10, 20, 60) for feature in _volume_correlations(n)),
+    _volume_ratio(5),
+    _volume_ratio(60),
+    *(feature for n in (20, 60) for feature in _volume_spread(n)),
+    _up_volume_share(20),
+    _up_volume_share(60),
+    _vwap_distance(5),
+    _vwap_distance(20),
+    _amihud(20),
+    _amihud(60),
+    _history(
+        "traded_value_sma_20", "mean of close · volume over the last 20 sessions", 19, "currency", 0.0, None, _unless(_without_volume(20)),
+        "Average value traded per session.", "Brennan, Chordia and Subrahmanyam, Alternative Factor Specifications (1998)",
+    ),
+    _history(
+        "corwin_schultz_spread_20",
+        "mean over 20 sessions of max(2 (eᵃ − 1) / (eᵃ + 1), 0), a = (√(2β) − √β) / (3 − 2√2) − √(γ / (3 − 2√2)), β: sum of log(high / low)² "
+        "of this session and the last, γ: log(high / low)² of both together, the night beyond this session's range taken out", 20, "fraction",
+        0.0, 2.0, WARM_UP, "Bid-ask spread as a fraction of the price, estimated from highs and lows.",
+        "Corwin and Schultz, A Simple Way to Estimate Bid-Ask Spreads from Daily High and Low Prices (2012)",
+    ),
+    *(feature for n in (20, 60, 120, 252) for feature in _distances(n)),
+    *(feature for n in (60, 252) for feature in _drawdowns(n)),
+    *(_sessions_since(*side, n) for n in (60, 252) for side in (("high", "highest"), ("low", "lowest"))),
+    *map(_position_in_range, (20, 60, 252)),
+)  # fmt: skip
 
 # What it says against the market: computed by alpha_market.py.
 ALPHA_MARKET: tuple[Feature, ...] = ()

@@ -10,7 +10,7 @@ without cancellation. A NaN inside a window makes its value NaN; so does a windo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,6 +24,8 @@ Ints = npt.NDArray[np.int32]
 Block = tuple[Floats, ...]
 Merge = Callable[[Block, Block, int, int], Block]
 
+ROUNDING = 1e-12
+"""Prices that differ by less than this fraction of them differ by the rounding of their factors: no move."""
 BLOCK_ROWS = 131_072
 """Rows that a kernel takes at once, whole symbols: a column of them is a megabyte, so that memory stays small; less costs more calls."""
 THREADS = 2
@@ -39,7 +41,6 @@ class Rows:
 
     symbol: pl.Series
     index: Ints
-    ends: Ints
     at: npt.NDArray[np.bool_]
     before: npt.NDArray[np.bool_]
     states: Mapping[str, Floats]
@@ -53,12 +54,12 @@ class Rows:
         index = (np.arange(frame.height) - np.repeat(starts, lengths)).astype(np.int32)
         nowhere = np.zeros(frame.height, dtype=bool)
         if carried is None or carried.is_empty():
-            return cls(symbol, index, starts + lengths - 1, nowhere, nowhere, {})
+            return cls(symbol, index, nowhere, nowhere, {})
         beside = frame.select("symbol", "session").join(carried, on="symbol", how="left", maintain_order="left", suffix="_of_state")
         since = (pl.col("session") - pl.col("session_of_state")).dt.total_days()
         at, before = (beside.select(rule.fill_null(value=False)).to_series().to_numpy() for rule in (since == 0, since < 0))
         names = [name for name in carried.columns if name not in ("symbol", "session")]
-        return cls(symbol, index, starts + lengths - 1, at, before, {name: beside[name].to_numpy() for name in names})
+        return cls(symbol, index, at, before, {name: beside[name].to_numpy() for name in names})
 
     def warm(self, values: Floats, lookback: int) -> Floats:
         """The values, blanked in place where the look-back reaches over the symbol's first row."""
@@ -69,58 +70,79 @@ class Rows:
         """The symbol's value n rows before."""
         return self.warm(_lag(values, n), n)
 
-    def sum(self, values: Floats, n: int) -> Floats:
-        """Sum of the last n rows."""
-        return self._window((values,), n, lambda a, b, *_: (a[0] + b[0],))[0]
+    def sums(self, values: Floats, *ns: int) -> list[Floats]:
+        """Sums of the last n rows, for each n; windows of one call share their blocks."""
+        return [total for (total,) in self._windows((values,), ns, lambda a, b, *_: (a[0] + b[0],))]
+
+    def means(self, values: Floats, *ns: int) -> list[Floats]:
+        """Means of the last n rows."""
+        return [total / n for n, total in zip(ns, self.sums(values, *ns), strict=True)]
 
     def mean(self, values: Floats, n: int) -> Floats:
         """Mean of the last n rows."""
-        return self.sum(values, n) / n
+        return self.means(values, n)[0]
 
-    def max(self, values: Floats, n: int) -> Floats:
+    def maxima(self, values: Floats, *ns: int) -> list[Floats]:
         """Largest of the last n rows."""
-        return self._window((values,), n, lambda a, b, *_: (np.maximum(a[0], b[0]),))[0]
+        return [top for (top,) in self._windows((values,), ns, lambda a, b, *_: (np.maximum(a[0], b[0]),))]
 
-    def min(self, values: Floats, n: int) -> Floats:
+    def minima(self, values: Floats, *ns: int) -> list[Floats]:
         """Smallest of the last n rows."""
-        return -self.max(-values, n)
+        return [bottom for (bottom,) in self._windows((values,), ns, lambda a, b, *_: (np.minimum(a[0], b[0]),))]
 
-    def rows_since_max(self, values: Floats, n: int) -> Floats:
-        """How many rows ago the largest of the last n rows stood; the latest of equal ones."""
-        return self._window((values, np.zeros_like(values)), n, _later_max)[1]
+    def rows_since_max(self, values: Floats, *ns: int) -> list[Floats]:
+        """How many rows ago the largest of the last n rows stood; the latest of those that are equal but for rounding."""
+        from quant_assets.feature_store.recursions import merged_maxima
 
-    def max_drawdown(self, values: Floats, n: int) -> Floats:
+        def merge(earlier: Block, later: Block, _: int, n_later: int) -> Block:
+            merged: Block = merged_maxima(*earlier, *later, n_later, ROUNDING)
+            return merged
+
+        return [age for _, age in self._windows((values, np.zeros_like(values)), ns, merge)]
+
+    def max_drawdowns(self, values: Floats, *ns: int) -> list[Floats]:
         """The deepest fall from a high to a later low within the last n rows, as a fraction of the high (0 to 1)."""
-        return self._window((values, values, np.zeros_like(values)), n, _drawdowns)[2]
+        from quant_assets.feature_store.recursions import merged_drawdowns
+
+        return [fall for *_, fall in self._windows((values, values, np.zeros_like(values)), ns, _compiled(merged_drawdowns))]
+
+    def squares(self, values: Floats, *ns: int) -> list[Block]:
+        """Mean, and sum of squares about it, of the last n rows; the sum is 0 exactly where they are equal."""
+        from quant_assets.feature_store.recursions import merged_squares
+
+        return self._windows((values, np.zeros_like(values)), ns, _compiled(merged_squares))
 
     def deviation(self, values: Floats, n: int, ddof: int = 0) -> Floats:
         """Standard deviation of the last n rows, 0 exactly where they are equal."""
-        return np.sqrt(self._window((values, np.zeros_like(values)), n, _squares)[1] / (n - ddof))
+        return np.sqrt(self.squares(values, n)[0][1] / (n - ddof))
 
-    def skewness_and_kurtosis(self, values: Floats, n: int) -> tuple[Floats, Floats]:
-        """Skewness and excess kurtosis of the last n rows (population moments); NaN where they are equal."""
+    def moments(self, values: Floats, *ns: int) -> list[Block]:
+        """Mean, and sums of squares, cubes and fourth powers about it, of the last n rows."""
+        from quant_assets.feature_store.recursions import merged_moments
+
         zeros = np.zeros_like(values)
-        _, squares, cubes, fourths = self._window((values, zeros, zeros, zeros), n, _moments)
-        variance = squares / n
-        return cubes / n / (variance * np.sqrt(variance)), fourths / n / variance**2 - 3.0
+        return self._windows((values, zeros, zeros, zeros), ns, _compiled(merged_moments))
 
-    def covariance(self, x: Floats, y: Floats, n: int) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-        """Means of x and y, and sums of squares of x, of y and of their products about the means, over the last n rows."""
+    def products(self, x: Floats, y: Floats, *ns: int) -> list[Block]:
+        """Means of x and of y, and sums of squares of x, of y and of their products about the means, over the last n rows."""
+        from quant_assets.feature_store.recursions import merged_products
+
         zeros = np.zeros_like(x)
-        mean_x, mean_y, xx, yy, xy = self._window((x, y, zeros, zeros, zeros), n, _products)
-        return mean_x, mean_y, xx, yy, xy
+        return self._windows((x, y, zeros, zeros, zeros), ns, _compiled(merged_products))
 
-    def correlation(self, x: Floats, y: Floats, n: int) -> Floats:
-        """Pearson's correlation of the last n rows; NaN where one of the two is constant."""
-        *_, xx, yy, xy = self.covariance(x, y, n)
-        return np.clip(xy / np.sqrt(xx * yy), -1.0, 1.0)
+    def trends(self, values: Floats, *ns: int) -> list[Block]:
+        """Mean of the last n rows, and sums of squares and of products with the row number about the means."""
+        from quant_assets.feature_store.recursions import merged_trends
 
-    def trend(self, values: Floats, n: int) -> tuple[Floats, Floats, Floats]:
-        """Least squares on the row number over the last n rows: slope per row, R², and the last row's residual."""
         zeros = np.zeros_like(values)
-        mean, squares, products = self._window((values, zeros, zeros), n, _on_rows)
-        slope = products / (n * (n * n - 1) / 12)
-        return slope, np.clip(slope * products / squares, 0.0, 1.0), values - mean - slope * ((n - 1) / 2)
+        return self._windows((values, zeros, zeros), ns, _compiled(merged_trends))
+
+    def absolute_deviation(self, values: Floats, means: Floats, n: int) -> Floats:
+        """Mean distance of the last n rows from their mean, which is given."""
+        from quant_assets.feature_store.recursions import absolute_deviations
+
+        distances: Floats = absolute_deviations(values, means, n)
+        return distances
 
     def recursion(self, name: str, values: Floats, first: int, n: int, alpha: float) -> Floats:
         """e += alpha · (value − e) per symbol, seeded with the mean of the first n values, which start at its row `first`.
@@ -129,24 +151,36 @@ class Rows:
         """
         from quant_assets.feature_store.recursions import exponential
 
-        return exponential(values, self.index, self.before, self.at, self.states.get(name, values), first, n, alpha)
+        smoothed: Floats = exponential(values, self.index, self.before, self.at, self.states.get(name, values), first, n, alpha)
+        return smoothed
 
     def total(self, name: str, flows: Floats) -> Floats:
         """Running total per symbol since its first row, or from the state of that name where one is carried."""
         from quant_assets.feature_store.recursions import running_total
 
-        return running_total(flows, self.index, self.before, self.at, self.states.get(name, flows))
+        totals: Floats = running_total(flows, self.index, self.before, self.at, self.states.get(name, flows))
+        return totals
 
-    def _window(self, leaf: Block, n: int, merge: Merge) -> Block:
-        """Merge the last n rows by doubling: `merge(earlier, later, rows of earlier, rows of later)`."""
-        block, width, total, taken = leaf, 1, leaf, 0
+    def _windows(self, leaf: Block, ns: Sequence[int], merge: Merge) -> list[Block]:
+        """Merge the last n rows, for each n, by doubling: `merge(earlier, later, rows of earlier, rows of later)`.
+
+        A block's arrays begin with the first row at which it is whole.
+        """
+        block, width, totals = leaf, 1, dict.fromkeys(ns, leaf)
         while True:
-            if n & width:
-                total = merge(_lagged(block, taken), total, width, taken) if taken else block
-                taken += width
-            if taken == n:
-                return total if n == 1 else tuple(self.warm(values, n - 1) for values in total)
-            block, width = merge(_lagged(block, width), block, width, width), 2 * width
+            for n in ns:
+                if n & width:
+                    taken = n & (width - 1)
+                    totals[n] = merge(*_pairs(block, totals[n], width), width, taken) if taken else block
+            if 2 * width > max(ns):
+                return [tuple(self._whole(values, n - 1) for values in totals[n]) for n in ns]
+            block, width = merge(*_pairs(block, block, width), width, width), 2 * width
+
+    def _whole(self, values: Floats, lookback: int) -> Floats:
+        filled = np.empty(len(self.index))
+        filled[:lookback] = np.nan
+        filled[lookback:] = values[: max(len(filled) - lookback, 0)]
+        return self.warm(filled, lookback)
 
 
 def by_blocks(frame: pl.DataFrame, kernel: Callable[[pl.DataFrame], pl.DataFrame], rows: int = BLOCK_ROWS) -> pl.DataFrame:
@@ -168,57 +202,11 @@ def _lag(values: Floats, n: int) -> Floats:
     return lagged
 
 
-def _lagged(block: Block, n: int) -> Block:
-    return tuple(_lag(values, n) for values in block)
+def _pairs(earlier: Block, later: Block, width: int) -> tuple[Block, Block]:
+    """The two halves of each merged block: `later` is `width` rows long where its block begins, `earlier` ends before that."""
+    whole = max(len(later[0]) - width, 0)
+    return tuple(values[:whole] for values in earlier), tuple(values[width:] for values in later)
 
 
-def _later_max(earlier: Block, later: Block, _: int, n_later: int) -> Block:
-    wins = later[0] >= earlier[0]
-    unknown = np.isnan(earlier[0]) | np.isnan(later[0])
-    age = np.where(unknown, np.nan, np.where(wins, later[1], earlier[1] + n_later))
-    return np.maximum(earlier[0], later[0]), age
-
-
-def _drawdowns(earlier: Block, later: Block, *_: int) -> Block:
-    across = 1.0 - later[1] / earlier[0]
-    return np.maximum(earlier[0], later[0]), np.minimum(earlier[1], later[1]), np.maximum(np.maximum(earlier[2], later[2]), across)
-
-
-def _squares(earlier: Block, later: Block, a: int, b: int) -> Block:
-    gap = later[0] - earlier[0]
-    return earlier[0] + gap * (b / (a + b)), earlier[1] + later[1] + gap * gap * (a * b / (a + b))
-
-
-def _moments(earlier: Block, later: Block, a: int, b: int) -> Block:
-    n, gap = a + b, later[0] - earlier[0]
-    (_, squares_a, cubes_a, fourths_a), (_, squares_b, cubes_b, fourths_b) = earlier, later
-    return (
-        earlier[0] + gap * (b / n),
-        squares_a + squares_b + gap**2 * (a * b / n),
-        cubes_a + cubes_b + gap**3 * (a * b * (a - b) / n**2) + 3 * gap * (a * squares_b - b * squares_a) / n,
-        fourths_a
-        + fourths_b
-        + gap**4 * (a * b * (a * a - a * b + b * b) / n**3)
-        + 6 * gap**2 * (a * a * squares_b + b * b * squares_a) / n**2
-        + 4 * gap * (a * cubes_b - b * cubes_a) / n,
-    )
-
-
-def _products(earlier: Block, later: Block, a: int, b: int) -> Block:
-    gap_x, gap_y, weight = later[0] - earlier[0], later[1] - earlier[1], a * b / (a + b)
-    return (
-        earlier[0] + gap_x * (b / (a + b)),
-        earlier[1] + gap_y * (b / (a + b)),
-        earlier[2] + later[2] + gap_x * gap_x * weight,
-        earlier[3] + later[3] + gap_y * gap_y * weight,
-        earlier[4] + later[4] + gap_x * gap_y * weight,
-    )
-
-
-def _on_rows(earlier: Block, later: Block, a: int, b: int) -> Block:
-    gap = later[0] - earlier[0]
-    return (
-        earlier[0] + gap * (b / (a + b)),
-        earlier[1] + later[1] + gap * gap * (a * b / (a + b)),
-        earlier[2] + later[2] + gap * (a * b / 2),
-    )
+def _compiled(merge: Callable[..., Block]) -> Merge:
+    return lambda earlier, later, a, b: merge(*earlier, *later, a, b)
