@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant_assets.feature_store.alpha.series import Bars, Columns, moves
+from quant_assets.feature_store.alpha.series import Bars, Columns, moves, within
 from quant_assets.feature_store.windows import ROUNDING
 
 
@@ -14,11 +14,11 @@ def distribution(bars: Bars) -> Columns:
     for n in (20, 60, 120, 252):
         _, squares, cubes, fourths = bars.return_moments[n]
         variance, bound = squares / n, (n - 2) / np.sqrt(n - 1)
-        columns[f"return_skewness_{n}"] = np.clip(cubes / n / (variance * np.sqrt(variance)), -bound, bound)
-        columns[f"return_kurtosis_{n}"] = np.clip(fourths / n / (variance * variance) - 3.0, -2.0, bound * bound - 2.0)
+        columns[f"return_skewness_{n}"] = within(cubes / n / (variance * np.sqrt(variance)), -bound, bound)
+        columns[f"return_kurtosis_{n}"] = within(fourths / n / (variance * variance) - 3.0, -2.0, bound * bound - 2.0)
     for n, (*_, xx, yy, xy) in zip((20, 60, 120), rows.products(log_return, rows.lag(log_return), 20, 60, 120), strict=True):
         known = (xx > n * ROUNDING**2) & (yy > n * ROUNDING**2)
-        columns[f"return_autocorrelation_{n}"] = np.where(known, np.clip(xy / np.sqrt(xx * yy), -1.0, 1.0), np.nan)
+        columns[f"return_autocorrelation_{n}"] = np.where(known, within(xy / np.sqrt(xx * yy), -1.0, 1.0), np.nan)
     for name, extremes in (("return_max", rows.maxima), ("return_min", rows.minima)):
         for n, extreme in zip((20, 60), extremes(change, 20, 60), strict=True):
             columns[f"{name}_{n}"] = extreme

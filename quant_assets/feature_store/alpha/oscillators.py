@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant_assets.feature_store.alpha.series import Bars, Columns, moves
+from quant_assets.feature_store.alpha.series import Bars, Columns, moves, within
 
 
 def oscillators(bars: Bars) -> Columns:
@@ -20,7 +20,7 @@ def oscillators(bars: Bars) -> Columns:
     }
     for n, mean in zip((14, 20), rows.means(typical, 14, 20), strict=True):
         deviation = moves(rows.absolute_deviation(typical, mean, n), mean)
-        columns[f"cci_{n}"] = np.clip((typical - mean) / (0.015 * deviation), -n / 0.03, n / 0.03)
+        columns[f"cci_{n}"] = within((typical - mean) / (0.015 * deviation), -n / 0.03, n / 0.03)
 
     step = moves(typical - rows.lag(typical), typical)
     flow = typical * volume

@@ -127,5 +127,10 @@ def moves(values: Floats, scale: Floats | float = 1.0) -> Floats:
     return values
 
 
+def within(values: Floats, low: float, high: float) -> Floats:
+    """The values, those that rounding put beyond a bound set to it; what is not finite stays unknown."""
+    return np.clip(np.where(np.isfinite(values), values, np.nan), low, high)
+
+
 def _values(frame: pl.DataFrame, name: str) -> Floats:
     return frame[name].cast(pl.Float64).fill_null(float("nan")).to_numpy(writable=True)

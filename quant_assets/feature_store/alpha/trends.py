@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant_assets.feature_store.alpha.series import Bars, Columns
+from quant_assets.feature_store.alpha.series import Bars, Columns, within
 from quant_assets.feature_store.windows import ROUNDING
 
 
@@ -18,6 +18,6 @@ def trends(bars: Bars) -> Columns:
         flat = squares <= n * ROUNDING**2
         slope = np.where(flat, 0.0, products / (n * (n * n - 1) / 12))
         columns[f"trend_slope_{n}"] = slope
-        columns[f"trend_r2_{n}"] = np.where(flat, np.nan, np.clip(slope * products / squares, 0.0, 1.0))
+        columns[f"trend_r2_{n}"] = np.where(flat, np.nan, within(slope * products / squares, 0.0, 1.0))
         columns[f"trend_residual_{n}"] = np.where(flat, 0.0, log_price - mean - slope * ((n - 1) / 2))
     return columns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant_assets.feature_store.alpha.series import Bars, Columns
+from quant_assets.feature_store.alpha.series import Bars, Columns, within
 
 WINDOWS = (5, 10, 20, 60)
 
@@ -17,9 +17,9 @@ def volatility(bars: Bars) -> Columns:
         columns[f"downside_volatility_{n}"] = np.sqrt(mean)
     for short, long in ((5, 20), (20, 60), (20, 252)):
         # A part of the window cannot vary more about its mean than the window does about its own.
-        columns[f"volatility_ratio_{short}_{long}"] = np.minimum(deviation[short] / deviation[long], np.sqrt((long - 1) / (short - 1)))
+        columns[f"volatility_ratio_{short}_{long}"] = within(deviation[short] / deviation[long], 0.0, np.sqrt((long - 1) / (short - 1)))
     ((mean, squares),) = rows.squares(deviation[20], 60)
-    columns["volatility_of_volatility_20_60"] = np.minimum(np.sqrt(squares / 59) / mean, np.sqrt(60))
+    columns["volatility_of_volatility_20_60"] = within(np.sqrt(squares / 59) / mean, 0.0, np.sqrt(60))
     return columns
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant_assets.feature_store.alpha.series import Bars, Columns, moves
+from quant_assets.feature_store.alpha.series import Bars, Columns, moves, within
 from quant_assets.feature_store.windows import ROUNDING, Floats
 
 
@@ -19,14 +19,14 @@ def volumes(bars: Bars) -> Columns:
     for name, (x, y, is_level) in pairs.items():
         for n, (mean, _, xx, yy, xy) in zip((10, 20, 60), rows.products(x, y, 10, 20, 60), strict=True):
             known = (xx > n * (ROUNDING * (mean if is_level else 1.0)) ** 2) & (yy > n * ROUNDING**2)
-            columns[f"{name}_{n}"] = np.where(known, np.clip(xy / (np.sqrt(xx) * np.sqrt(yy)), -1.0, 1.0), np.nan)
+            columns[f"{name}_{n}"] = np.where(known, within(xy / (np.sqrt(xx) * np.sqrt(yy)), -1.0, 1.0), np.nan)
 
     for n in (5, 60):
         columns[f"volume_ratio_{n}"] = n * (volume / bars.volume_sums[n])
     for n, (mean, squares) in zip((20, 60), rows.squares(volume, 20, 60), strict=True):
         deviation, bound = moves(np.sqrt(squares / (n - 1)), mean), (n - 1) / np.sqrt(n)
-        columns[f"volume_zscore_{n}"] = np.clip((volume - mean) / deviation, -bound, bound)
-        columns[f"volume_variation_{n}"] = np.minimum(deviation / mean, np.sqrt(n))
+        columns[f"volume_zscore_{n}"] = within((volume - mean) / deviation, -bound, bound)
+        columns[f"volume_variation_{n}"] = within(deviation / mean, 0.0, np.sqrt(n))
     bought = np.where(change > 0.0, volume, 0.0 * volume)
     bought[np.isnan(change)] = np.nan
     for n, up in zip((20, 60), rows.sums(bought, 20, 60), strict=True):

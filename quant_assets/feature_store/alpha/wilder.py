@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quant_assets.feature_store.alpha.series import Bars, Columns, moves
+from quant_assets.feature_store.alpha.series import Bars, Columns, moves, within
 from quant_assets.feature_store.windows import ROUNDING
 
 STATES = ("true_range", "plus_movement", "minus_movement", "directional_index")
@@ -30,7 +30,7 @@ def wilder(bars: Bars) -> tuple[Columns, Columns]:
     return {
         "atr_14": average / bars.price_factor,
         "natr_14": 100.0 * average / close,
-        "plus_di_14": np.minimum(100.0 * (plus / average), 100.0),
-        "minus_di_14": np.minimum(100.0 * (minus / average), 100.0),
-        "adx_14": np.minimum(states["directional_index"], 100.0),
+        "plus_di_14": within(100.0 * (plus / average), 0.0, 100.0),
+        "minus_di_14": within(100.0 * (minus / average), 0.0, 100.0),
+        "adx_14": within(states["directional_index"], 0.0, 100.0),
     }, states
