@@ -106,7 +106,7 @@ def measure_time(features: int = 200, symbols: int = 505, n: int = 1_259) -> Non
     started = perf_counter()
     drift(panel, (days[0], days[REFERENCE - 1]), [days[-1]])
     ours = perf_counter() - started
-    before, after = (panel.filter(pl.col("session").is_in(part)) for part in (days[:REFERENCE], days[-60:]))
+    before, after = (panel.filter(pl.col("session").is_in(part.to_list())) for part in (days[:REFERENCE], days[-60:]))
     started = perf_counter()
     for k in range(features):
         ks_2samp(before[f"f{k}"].to_numpy(), after[f"f{k}"].to_numpy(), method="asymp")

@@ -13,8 +13,8 @@ location and one spread, and the two series are tested as series:
   sessions, for an AR(1) (n(1 - phi) + 2 phi) / (1 + phi).
 - A normal p value, averaged over the uncertainty of its own standard error (delta method, lognormal).
 
-Where the reference cannot be told from a random walk, nothing is said: its effective number of sessions is n(1 - phi)/2,
-half the statistic whose 5 % point is about 14 (Dickey & Fuller 1979), less what the correction of the bias takes.
+Where the reference cannot be told from a random walk, nothing is said: n(1 - phi) is then under about 14 (Dickey & Fuller
+1979, 5 %), and the effective number of its sessions under (14 + 2) / 2 = 8.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 WINDOW, LEVEL = 60, 0.05
 LEAST_REFERENCE, LEAST_WINDOW = 100, 20
 """Observed sessions below which nothing is said."""
-LEAST_EFFECTIVE_REFERENCE, LEAST_EFFECTIVE_WINDOW = 6.0, 1.5
+LEAST_EFFECTIVE_REFERENCE, LEAST_EFFECTIVE_WINDOW = 8.0, 1.5
 LARGEST_ORDER = 30
 """More than a month of sessions: a rolling window of 20 is a moving average, which short autoregressions fit badly."""
 NODES = np.polynomial.hermite_e.hermegauss(9)[0]
@@ -90,20 +90,23 @@ def pooled(
 
     `location` is the mean score, in standard deviations of the reference's rows; `spread` the mean absolute deviation
     from it, or, where all symbols share one value or there is but one symbol, the absolute change since the session before
-    (in the reference's standard deviations, not in scores); `symbols` how many had a value. Both are null without one, where the reference is constant (or without
-    values), and where less than a fifth of the usual symbols is there. Rows of all symbols weigh the same and share one
-    map, so a changed universe counts as a shift, as it does for a model. Of `sessions`, where given, and no others. Raises `ValueError` for a column that is missing
-    or not numeric and for rows that are not unique by symbol and session.
+    (in the reference's standard deviations, not in scores); `symbols` how many had a value. Location and spread are null
+    without one, where the reference is constant or empty, and where less than a fifth of the usual symbols is there. Rows
+    of all symbols weigh the same and share one map, so a changed universe counts as a shift, as it does for a model. Of
+    `sessions`, where given, and no others. Raises `ValueError` for a column that is missing or not numeric and for rows
+    that are not unique by symbol and session.
     """
     names = _features(panel, features)
-    keys = panel.select("session", kept=pl.lit(True) if sessions is None else pl.col("session").is_in(list(sessions)))
-    kept = keys["kept"]
-    used = keys["session"].filter(kept)
-    days = used.unique().sort()
-    place = (used.rank("dense") - 1).cast(pl.Int64).to_numpy()
+    kept = panel.select(pl.lit(True) if sessions is None else pl.col("session").is_in(list(sessions))).to_series()
+    used = panel.select("symbol", "session").filter(kept)
+    days = used["session"].unique().sort()
+    place = (used["session"].rank("dense") - 1).cast(pl.Int64).to_numpy()
     within = days.is_between(*reference).to_numpy()
     rows = np.flatnonzero(within[place])
-    drawn = rows if len(rows) <= SAMPLE else np.random.default_rng(0).choice(rows, SAMPLE, replace=False)
+    drawn = rows
+    if len(rows) > SAMPLE:  # the same rows, however they are ordered
+        ordered = used[rows].select(pl.arg_sort_by("symbol", "session")).to_series().to_numpy()
+        drawn = rows[ordered[np.random.default_rng(0).choice(len(rows), SAMPLE, replace=False)]]
 
     def one(name: str) -> tuple[Any, Array, Array]:
         x = panel[name].filter(kept).cast(pl.Float64).fill_null(math.nan).to_numpy()
@@ -112,9 +115,9 @@ def pooled(
     with ThreadPoolExecutor() as threads:  # NumPy lets go of the interpreter
         found = list(threads.map(one, names))
     columns = [np.concatenate([part[k] for part in found]) if found else np.empty(0) for k in range(3)]
-    keys = pl.DataFrame({"feature": names}, schema={"feature": pl.String}).join(days.to_frame(), how="cross", maintain_order="left_right")
+    cells = pl.DataFrame({"feature": names}, schema={"feature": pl.String}).join(days.to_frame(), how="cross", maintain_order="left_right")
     values = pl.DataFrame(dict(zip(("symbols", "location", "spread"), columns, strict=True))).fill_nan(None)
-    return keys.hstack(values).cast(POOLED)  # type: ignore[arg-type]
+    return cells.hstack(values).cast(POOLED)  # type: ignore[arg-type]
 
 
 def shifts(
@@ -124,8 +127,9 @@ def shifts(
 
     The window is the last `window` sessions up to the session that lie after the reference (both ends included).
     `shift` is the difference of the means in standard deviations of the reference's rows, `spread_ratio` the window's
-    spread over the reference's (tested by its square root, which is less skewed). Each has a p value of its own, two-sided, and one adjusted over the features
-    of the session (Benjamini & Hochberg 1995). `symbols` is the median number in the window.
+    spread over the reference's (tested by its square root, which is less skewed). Each has a p value of its own,
+    two-sided, and one adjusted over the features of the session (Benjamini & Hochberg 1995). `symbols` is the median
+    number in the window. The spread's columns are null where its own reference may be a random walk or is constant.
 
     `verdict` is `shifted` (location at `level`), `spread changed` (spread alone), `steady`, or `cannot be told`, where
     `p_value` is null and `reason` says why. `severity` is `critical` for an adjusted location p at most `level` and a
@@ -206,8 +210,8 @@ def _cross_sections(x: Array, place: Any, within: Any, rows: Any, drawn: Any) ->
             * (last - first)
             / (high - low)
         )
-        seen = np.flatnonzero(~thin)
-        spread[seen] = np.abs(np.diff(level[seen], prepend=math.nan))
+        level[thin] = math.nan
+        spread = np.abs(np.diff(level, prepend=math.nan))
     return count.astype(np.int64), location, spread
 
 
@@ -358,7 +362,8 @@ def _fit_reference(values: Array, symbols: Any) -> _Fitted | str:
         return f"the reference holds {len(x)} sessions, fewer than {LEAST_REFERENCE}"
     if np.ptp(x) <= 1e-12:
         return "the reference's location is constant"
-    return _Fitted(_reference_of(x), _reference_of(root) if np.ptp(root) > 1e-12 else None)
+    varies = len(root) >= LEAST_REFERENCE and np.ptp(root) > 1e-12
+    return _Fitted(_reference_of(x), _reference_of(root) if varies else None)
 
 
 def _observed(values: Array) -> tuple[Array, Array]:
@@ -384,7 +389,7 @@ def _compare(fitted: _Fitted | str, values: Array, symbols: Any) -> dict[str, ob
         return {**sizes, "reason": f"the window holds {effective:.1f} effective sessions, fewer than {LEAST_EFFECTIVE_WINDOW}"}
     mean, statistic, p = _test(location, x)
     result = {**sizes, "shift": mean - location.mean, "statistic": statistic, "p_value": p}
-    if fitted.spread is None or fitted.spread.effective < LEAST_EFFECTIVE_REFERENCE:
+    if fitted.spread is None or fitted.spread.effective < LEAST_EFFECTIVE_REFERENCE or len(root) < LEAST_WINDOW:
         return result
     mean, statistic, p = _test(fitted.spread, root)
     ratio = (max(mean, 0.0) / fitted.spread.mean) ** 2
