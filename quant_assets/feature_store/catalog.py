@@ -603,19 +603,271 @@ ALPHA_HISTORY: tuple[Feature, ...] = (
 )  # fmt: skip
 
 # What it says against the market: computed by alpha_market.py.
-ALPHA_MARKET: tuple[Feature, ...] = ()
+SHARPE = "William F. Sharpe, A Simplified Model for Portfolio Analysis (Management Science, 1963)"
+BOYER = "Brian Boyer, Todd Mitton and Keith Vorkink, Expected Idiosyncratic Skewness (2010)"
+BAWA_LINDENBERG = "Vijay Bawa and Eric Lindenberg, Capital Market Equilibrium in a Mean-Lower Partial Moment Framework (1977)"
+ANG_DOWNSIDE = "Andrew Ang, Joseph Chen and Yuhang Xing, Downside Risk (2006)"
+HARVEY_SIDDIQUE = "Campbell Harvey and Akhtar Siddique, Conditional Skewness in Asset Pricing Tests (2000)"
+JENSEN = "Michael Jensen, The Performance of Mutual Funds in the Period 1945–1964 (1968)"
+TREYNOR_BLACK = "Jack Treynor and Fischer Black, How to Use Security Analysis to Improve Portfolio Selection (1973)"
+BLITZ = "David Blitz, Joop Huij and Martin Martens, Residual Momentum (2011)"
+FRENCH = "Kenneth French, Stock Returns and the Weekend Effect (1980)"
+BROWN_WARNER = "Stephen Brown and Jerold Warner, Using Daily Stock Returns: The Case of Event Studies (1985)"
+AGAINST_MARKET = "null before warm-up and where a market return in the window is unknown"
+MARKET_MOVED = f"{AGAINST_MARKET} or all are equal"
+RESIDUALS = f"{MARKET_MOVED}, and where nothing is left beside the market"
+
+
+def _against_market(
+    name: str, definition: str, lookback: int, unit: str, low: float | None, high: float | None, null_rule: str, sentence: str, source: str
+) -> Feature:  # fmt: skip
+    return Feature(name, definition, lookback, unit, low, high, True, null_rule, sentence, source, "alpha_market_v1")
+
+
+def _regression(n: int) -> tuple[Feature, ...]:
+    return (
+        _against_market(
+            f"beta_{n}", f"slope of least squares of price_change_1d on market_return_1d over the last {n} sessions", n, "ratio", None, None,
+            MARKET_MOVED, f"How far the return moves with the market's, over {n} sessions.", SHARPE,
+        ),
+        _against_market(
+            f"market_correlation_{n}", f"Pearson's correlation of price_change_1d and market_return_1d over the last {n} sessions", n,
+            "correlation", -1.0, 1.0, f"{MARKET_MOVED}, or all own returns are",
+            f"How closely the return follows the market's, over {n} sessions.", SHARPE,
+        ),
+        _against_market(
+            f"idiosyncratic_volatility_{n}", f"square root of the sum of squared residuals of beta_{n}'s regression / ({n} − 2)", n,
+            "fraction per session", 0.0, None, f"{MARKET_MOVED}; 0 where the residuals are below 1/10,000 of the returns' deviation",
+            f"Volatility that the market does not explain, over {n} sessions.", ANG,
+        ),
+        _against_market(
+            f"idiosyncratic_skewness_{n}", f"mean cubed residual of beta_{n}'s regression / mean squared residual^1.5", n, "skewness", None, None,
+            RESIDUALS, f"Whether what the market does not explain has its extremes above (positive) or below, over {n} sessions.", BOYER,
+        ),
+    )  # fmt: skip
+
+
+def _excess_return(n: int) -> Feature:
+    return _against_market(
+        f"excess_return_{n}", f"Π (1 + price_change_1d) − Π (1 + market_return_1d) over the last {n} sessions" if n > 1 else
+        "price_change_1d − market_return_1d", n, "fraction", None, None, AGAINST_MARKET,
+        f"Return above the market's over the last {n} session{'s' if n > 1 else ''}.", BROWN_WARNER,
+    )  # fmt: skip
+
+
+def _side_beta(side: str, part: str) -> Feature:
+    return _against_market(
+        f"{side}_beta_252", f"Σ price_change_1d · part / Σ part², part = {part}(market_return_1d, 0), over the last 252 sessions", 252, "ratio",
+        None, None, f"{AGAINST_MARKET} or none is {'below' if side == 'downside' else 'above'} zero",
+        f"How far the return moves with the market's when that {'falls' if side == 'downside' else 'rises'}, over a year.",
+        BAWA_LINDENBERG if side == "downside" else ANG_DOWNSIDE,
+    )  # fmt: skip
+
+
+ALPHA_MARKET: tuple[Feature, ...] = (
+    *(feature for n in (60, 120, 252) for feature in _regression(n)),
+    _side_beta("downside", "min"),
+    _side_beta("upside", "max"),
+    _against_market(
+        "coskewness_252", "mean of residual · (market_return_1d − mean)² / (residuals' deviation · market variance), of beta_252's regression",
+        252, "skewness", None, None, RESIDUALS, "Whether what the market does not explain comes when the market moves far, over a year.", HARVEY_SIDDIQUE,
+    ),
+    _against_market(
+        "alpha_252", "intercept of beta_252's regression", 252, "fraction per session", None, None, MARKET_MOVED,
+        "Average return that the market does not explain, over a year.", JENSEN,
+    ),
+    _against_market(
+        "appraisal_ratio_252", "alpha_252 / idiosyncratic_volatility_252", 252, "ratio", None, None, RESIDUALS,
+        "Average return that the market does not explain, per unit of the volatility that it does not explain.", TREYNOR_BLACK,
+    ),
+    *(_excess_return(n) for n in (1, 5, 20, 60, 120)),
+    _against_market(
+        "residual_momentum_126_21", "mean of beta_252's residuals 125 to 21 sessions ago / (their standard deviation / √105)", 252, "standard errors",
+        None, None, RESIDUALS, "What the market did not explain in the last half year but its latest month, against its own noise.", BLITZ,
+    ),
+    _against_market(
+        # The year's residuals sum to zero, so that those of all but its last month would say no more than the last month's.
+        "residual_momentum_252_21",
+        "mean of price_change_1d − beta_252 · market_return_1d 251 to 21 sessions ago / (their standard deviation / √231)", 252, "standard errors",
+        None, None, RESIDUALS, "Return beyond beta in the last year but its latest month, against its own noise.", BLITZ,
+    ),
+    # Of the calendar, but only the symbol's own rows tell it: on reading, that would cost all of them.
+    _against_market(
+        "days_since_previous_session", "calendar days since the symbol's bar before", 1, "days", 1.0, None, "null at the first bar",
+        "Calendar days that the one-session return spans: 3 over a weekend, more over holidays and gaps.", FRENCH,
+    ),
+)  # fmt: skip
 
 # The market itself, the cross-section of the session and the calendar: computed by dbt_features/models/features/alpha_v1.sql.
-ALPHA_CROSS_SECTION: tuple[Feature, ...] = ()
+SOLNIK_ROULET = "Bruno Solnik and Jacques Roulet, Dispersion as Cross-Sectional Correlation (2000)"
+OH_WACHTER = "Sangmin Oh and Jessica Wachter, Cross-Sectional Skewness (2022)"
+CAMPBELL = "Campbell, Lettau, Malkiel and Xu, Have Individual Stocks Become More Volatile? (2001)"
+COOPER = "Cooper, Gutierrez and Hameed, Market States and Momentum (2004)"
+MAGDON_ISMAIL = "Malik Magdon-Ismail and Amir Atiya, Maximum Drawdown (2004)"
+GU_KELLY_XIU = "Shihao Gu, Bryan Kelly and Dacheng Xiu, Empirical Asset Pricing via Machine Learning (2020)"
+IGLEWICZ_HOAGLIN = "Boris Iglewicz and David Hoaglin, How to Detect and Handle Outliers (1993)"
+GRINOLD_KAHN = "Richard Grinold and Ronald Kahn, Active Portfolio Management (2000)"
+LAKONISHOK_SMIDT = "Josef Lakonishok and Seymour Smidt, Are Seasonal Anomalies Real? (1988)"
+ROZEFF_KINNEY = "Michael Rozeff and William Kinney, Capital Market Seasonality (1976)"
+OUT_OF_SCOPE = "null out of scope"
+
+
+def _market(
+    name: str, definition: str, lookback: int, unit: str, low: float | None, high: float | None, sentence: str, source: str,
+    null_rule: str | None = None, table: str = "alpha_v1",
+) -> Feature:  # fmt: skip
+    rule = null_rule or f"null in the market's first {lookback} session{'s' if lookback > 1 else ''}"
+    return Feature(name, definition, lookback, unit, low, high, True, rule, sentence, source, table)
+
+
+def _market_1d(name: str, definition: str, unit: str, low: float | None, high: float | None, null_rule: str, sentence: str, source: str) -> Feature:
+    return _market(name, f"{definition}, over the symbols in scope with a bar on the session before too", 1, unit, low, high, sentence, source, null_rule, "market_v1")  # fmt: skip
+
+
+def _market_return(n: int) -> Feature:
+    return _market(
+        f"market_return_{n}d", f"Π (1 + market_return_1d) − 1 over the last {n} sessions", n, "fraction", -1.0, None,
+        f"Return of the equally weighted market over the last {n} sessions.", COOPER,
+    )  # fmt: skip
+
+
+def _market_volatility(n: int) -> Feature:
+    return _market(
+        f"market_volatility_{n}", f"sample standard deviation of the last {n} market_return_1d", n, "fraction per session", 0.0, None,
+        f"Volatility of the market over the last {n} sessions.", CAMPBELL,
+    )  # fmt: skip
+
+
+def _average_correlation(n: int) -> Feature:
+    return _market(
+        f"market_average_correlation_{n}", f"v / (v + mean of the last {n} market_dispersion_1d²), v = market_volatility_{n}²", n,
+        "correlation", 0.0, 1.0, f"How closely symbols moved with each other over the last {n} sessions.", SOLNIK_ROULET,
+        f"null in the market's first {n} sessions, where one of the last {n} has fewer than two symbols, and where nothing moved",
+    )  # fmt: skip
+
+
+def _share(name: str, rule: str, lookback: int, sentence: str) -> Feature:
+    return _market(
+        name, f"share of the symbols in scope with {rule}, of those where that is known", lookback, "share", 0.0, 1.0, sentence, MURPHY,
+        "null where it is known of no symbol in scope",
+    )  # fmt: skip
+
+
+def _within_session(prefix: str, of: Feature, definition: str, unit: str, low: float, high: float, null_rule: str, sentence: str, source: str) -> Feature:
+    return Feature(f"{prefix}_{of.name}", definition, of.lookback, unit, low, high, True, null_rule, sentence, source, "alpha_v1")  # fmt: skip
+
+
+def _rank(name: str) -> Feature:
+    return _within_session(
+        "rank", _BY_NAME[name], f"(rank of {name} among the symbols in scope of the session − 1/2) / their number, ties at the mean of their ranks",
+        "rank", 0.0, 1.0, f"{OUT_OF_SCOPE} and where {name} is null",
+        f"Where {name} stands among the symbols of the session, from 0 (lowest) to 1 (highest).", GU_KELLY_XIU,
+    )  # fmt: skip
+
+
+def _zscore(name: str) -> Feature:
+    value = f"ln {name}" if name in _LOGARITHMIC else name
+    return _within_session(
+        "zscore", _BY_NAME[name], f"({value} − median) / (1.4826 · median distance from the median) of the symbols in scope, clipped to ±3",
+        "deviations", -3.0, 3.0, f"{OUT_OF_SCOPE}, where {value} is null{' or zero' if value != name else ''}, and where more than half of the symbols are level",
+        f"How far {value} stands from the session's median, in robust standard deviations.", IGLEWICZ_HOAGLIN,
+    )  # fmt: skip
+
+
+def _exposure(style: str, names: tuple[str, ...], sentence: str) -> Feature:
+    parts = " and ".join(f"{'minus ' if name in _OPPOSITE else ''}zscore_{name}" for name in names)
+    return Feature(
+        f"exposure_{style}", f"mean of {parts}", max(_BY_NAME[name].lookback for name in names), "deviations", -3.0, 3.0, True,
+        "null where one of them is", sentence, GRINOLD_KAHN, "alpha_v1",
+    )  # fmt: skip
+
+
+def _calendar(name: str, definition: str, unit: str, low: float, high: float, sentence: str, source: str) -> Feature:
+    return Feature(name, definition, 0, unit, low, high, True, NO_NULLS, sentence, source, "alpha_v1")
+
+
+_BY_NAME = {feature.name: feature for feature in (*TECHNICAL_V1, *ALPHA_HISTORY, *ALPHA_MARKET)}
+_LOGARITHMIC = ("traded_value_sma_20", "amihud_illiquidity_20")
+_OPPOSITE = ("amihud_illiquidity_20",)
+_RANKED = (
+    "price_change_1d", "rsi_14", "volume_ratio", "reversal_5", "reversal_20", "momentum_126_21", "momentum_252_21", "close_to_sma_50",
+    "close_to_sma_200", "trend_slope_60", "distance_from_high_252", "return_volatility_20", "parkinson_volatility_20", "return_max_20",
+    "return_skewness_60", "volume_zscore_20", "amihud_illiquidity_20", "traded_value_sma_20", "return_volume_correlation_20", "beta_252",
+    "idiosyncratic_volatility_60", "residual_momentum_126_21",
+)  # fmt: skip
+_STANDARDISED = (
+    "momentum_252_21", "momentum_126_21", "residual_momentum_126_21", "reversal_5", "reversal_20", "return_volatility_60",
+    "idiosyncratic_volatility_252", "beta_252", "downside_beta_252", "traded_value_sma_20", "amihud_illiquidity_20", "close_to_sma_200",
+    "trend_slope_60", "return_max_20", "idiosyncratic_skewness_252",
+)  # fmt: skip
+
+ALPHA_CROSS_SECTION: tuple[Feature, ...] = (
+    _market_1d(
+        "market_return_1d", "mean of price_change_1d", "fraction", -1.0, None, "null where no symbol counts",
+        "Return of the equally weighted market.", CAMPBELL,
+    ),
+    _market_1d(
+        "market_dispersion_1d", "sample standard deviation of price_change_1d", "fraction", 0.0, None, "null below two symbols",
+        "How far apart the session's returns lie.", SOLNIK_ROULET,
+    ),
+    _market_1d(
+        "market_breadth_1d", "share of symbols with price_change_1d > 0", "share", 0.0, 1.0, "null where no symbol counts",
+        "Share of symbols that rose.", MURPHY,
+    ),
+    _market_1d(
+        "market_skewness_1d", "m₃ / m₂^1.5, central moments of price_change_1d", "skewness", None, None,
+        "null below three symbols and where all returns are equal",
+        "Whether the session's extremes lie above (positive) or below.", OH_WACHTER,
+    ),
+    *map(_market_return, (5, 20, 60, 252)),
+    *map(_market_volatility, (20, 60, 252)),
+    _market(
+        "market_drawdown_252", "1 − level / highest level of the last 252 sessions and the one before, level = Π (1 + market_return_1d)", 252, "fraction",
+        0.0, 1.0, "How far the market stands below its high of a year.", MAGDON_ISMAIL,
+    ),
+    _market(
+        "market_dispersion_20", "mean of the last 20 market_dispersion_1d", 20, "fraction", 0.0, None,
+        "How far apart returns lay over the last 20 sessions.", SOLNIK_ROULET,
+        "null in the market's first 20 sessions and where one of the last 20 has fewer than two symbols",
+    ),
+    _market(
+        "market_breadth_20", "mean of the last 20 market_breadth_1d", 20, "share", 0.0, 1.0, "Share of symbols that rose, over the last 20 sessions.", MURPHY,
+    ),
+    *map(_average_correlation, (20, 60)),
+    _share("market_share_above_sma_50", "close_to_sma_50 > 0", 49, "Share of symbols that closed above their 50-session average."),
+    _share("market_share_above_sma_200", "close_to_sma_200 > 0", 199, "Share of symbols that closed above their 200-session average."),
+    _share("market_share_at_high_252", "sessions_since_high_252 = 0", 251, "Share of symbols that made a new high of a year."),
+    _share("market_share_at_low_252", "sessions_since_low_252 = 0", 251, "Share of symbols that made a new low of a year."),
+    *map(_rank, _RANKED),
+    *map(_zscore, _STANDARDISED),
+    _exposure("momentum", ("momentum_252_21", "momentum_126_21", "residual_momentum_126_21"), "Whether the symbol is one of those that rose, against the others."),
+    _exposure("reversal", ("reversal_5", "reversal_20"), "Whether the symbol fell lately, against the others."),
+    _exposure("volatility", ("return_volatility_60", "idiosyncratic_volatility_252"), "Whether the symbol moves much, against the others."),
+    _exposure("beta", ("beta_252", "downside_beta_252"), "Whether the symbol moves with the market, against the others."),
+    _exposure("liquidity", ("traded_value_sma_20", "amihud_illiquidity_20"), "Whether much of the symbol is traded at little cost in price, against the others."),
+    _exposure("trend", ("close_to_sma_200", "trend_slope_60"), "Whether the symbol's price is in an upward trend, against the others."),
+    _exposure("lottery", ("return_max_20", "idiosyncratic_skewness_252"), "Whether the symbol has rare large gains, against the others."),
+    _market(
+        "traded_value_share_20", "traded_value_sma_20 / its sum over the symbols in scope", 19, "share", 0.0, 1.0,
+        "The symbol's share of the value that is traded.", GRINOLD_KAHN, f"{OUT_OF_SCOPE} and where traded_value_sma_20 is null",
+    ),
+    _calendar("day_of_week", "1 (Monday) to 7", "day", 1.0, 7.0, "Day of the week of the session.", FRENCH),
+    _calendar("day_of_month", "1 to 31", "day", 1.0, 31.0, "Day of the month of the session.", LAKONISHOK_SMIDT),
+    _calendar("week_of_year", "ISO week, 1 to 53", "week", 1.0, 53.0, "Week of the year of the session.", LAKONISHOK_SMIDT),
+    _calendar("month", "1 to 12", "month", 1.0, 12.0, "Month of the session.", ROZEFF_KINNEY),
+    _calendar("month_sine", "sin(π · month / 6)", "ratio", -1.0, 1.0, "Month as a place on a circle, so that December is next to January.", ROZEFF_KINNEY),
+    _calendar("month_cosine", "cos(π · month / 6)", "ratio", -1.0, 1.0, "Month as a place on a circle, so that December is next to January.", ROZEFF_KINNEY),
+)  # fmt: skip
 
 ALPHA_V1: tuple[Feature, ...] = (*TECHNICAL_V1, *ALPHA_HISTORY, *ALPHA_MARKET, *ALPHA_CROSS_SECTION)
 
-def model_columns(basis: str = "raw") -> list[str]:
-    """Names of the features a model may use, in the view's order: the scale-free ones, for either basis of prices.
+VIEWS: dict[str, tuple[Feature, ...]] = {"technical_v1": TECHNICAL_V1, "alpha_v1": ALPHA_V1}
+"""The feature views by name, each with its features in order."""
+
+def model_columns(view: str = "technical_v1") -> list[str]:
+    """Names of the features of a view that a model may use, in the view's order: the scale-free ones, whatever the basis of prices.
 
     In `raw` basis price and share levels cannot be compared between symbols; in `restated` basis they would also give
-    away splits that came later. Raises `ValueError` for another basis.
+    away splits that came later. Raises `KeyError` for an unknown view.
     """
-    if basis not in ("raw", "restated"):
-        raise ValueError(f"basis {basis!r} is neither 'raw' nor 'restated'")
-    return [feature.name for feature in TECHNICAL_V1 if feature.scale_free]
+    return [feature.name for feature in VIEWS[view] if feature.scale_free]
