@@ -1,11 +1,12 @@
 """Windows and recursions over the flat, sorted columns of many symbols at once: what every feature kernel is made of.
 
 A window's value is built by doubling, from the values inside the window alone: blocks of 1, 2, 4 … rows are merged, so
-that a window of n rows costs about log2(n) passes whatever its statistic, and windows of several lengths share them. A running sum, which keeps the rounding
-error of a spike long after it left, is used nowhere: history that was cut, or that another symbol adds, changes no bit
-of a row. Squares and products are merged about their means (Chan, Golub and LeVeque, Algorithms for computing the sample
-variance, 1983; Pébay, Formulas for robust one-pass parallel computation of covariances and statistical moments, 2008),
-without cancellation. A NaN inside a window makes its value NaN; so does a window that reaches over the symbol's first row.
+that a window of n rows costs about log2(n) passes whatever its statistic, and windows of several lengths share them. A
+running sum, which keeps the rounding error of a spike long after it left, is used nowhere: history that was cut, or that
+another symbol adds, changes no bit of a row. Squares and products are merged about their means (Chan, Golub and LeVeque,
+Algorithms for computing the sample variance, 1983; Pébay, Formulas for robust one-pass parallel computation of
+covariances and statistical moments, 2008), without cancellation. A NaN inside a window makes its value NaN; so does a
+window that reaches over the symbol's first row.
 """
 
 from __future__ import annotations

@@ -133,4 +133,4 @@ def within(values: Floats, low: float, high: float) -> Floats:
 
 
 def _values(frame: pl.DataFrame, name: str) -> Floats:
-    return frame[name].cast(pl.Float64).fill_null(float("nan")).to_numpy(writable=True)
+    return frame[name].cast(pl.Float64).to_numpy(writable=True)
