@@ -10,7 +10,7 @@ location and one spread, and the two series are tested as series:
   freed of its bias of order 1/n (Kendall 1954; Marriott & Pope 1954; Shaman & Stine 1988).
 - The generalised least squares mean of the window and of the reference, the best linear unbiased one (Beran 1994,
   *Statistics for Long-Memory Processes*, ch. 8). Its exact variance under the autoregression says the effective number of
-  sessions, for an AR(1) (n(1 - phi) + 2 phi) / (1 + phi).
+  sessions, for an AR(1) (n(1 - phi) + 2 phi) / (1 + phi); more than their number are not believed.
 - A normal p value, averaged over the uncertainty of its own standard error (delta method, lognormal).
 
 Where the reference cannot be told from a random walk, nothing is said: n(1 - phi) is then under about 14 (Dickey & Fuller
@@ -38,6 +38,8 @@ LEAST_REFERENCE, LEAST_WINDOW = 100, 20
 LEAST_EFFECTIVE_REFERENCE, LEAST_EFFECTIVE_WINDOW = 8.0, 1.5
 LARGEST_ORDER = 30
 """More than a month of sessions: a rolling window of 20 is a moving average, which short autoregressions fit badly."""
+PREDICTABLE = 1e-8
+"""Share of the variance below which a prediction is exact, as for the day of the week: such an order is not fitted."""
 NODES = np.polynomial.hermite_e.hermegauss(9)[0]
 WEIGHTS = (np.polynomial.hermite_e.hermegauss(9)[1] / math.sqrt(2 * math.pi)).tolist()
 """Of the average over a standard normal variable (Gauss and Hermite's quadrature)."""
@@ -266,10 +268,16 @@ class _Autoregression:
         return white, ones
 
     def variance_of_mean(self, n: int) -> float:
-        """Of the generalised least squares mean of n values: 1 / (1' C^-1 1)."""
+        """Of the generalised least squares mean of n values; at least that of independent ones, since what returns like the
+        day of the week would otherwise be known without error.
+        """
+        return max(1 / self.information(n), float(self.variances[0]) / n)
+
+    def information(self, n: int) -> float:
+        """1' C^-1 1 over n values, C their covariance."""
         sums = np.cumprod(np.concatenate([[1.0], 1 - self.partial]))
-        information, p = sums**2 / self.variances, len(self.partial)
-        return float(1 / (information[: min(n, p)].sum() + max(n - p, 0) * information[p]))
+        each, p = sums**2 / self.variances, len(self.partial)
+        return float(each[: min(n, p)].sum() + max(n - p, 0) * each[p])
 
     def uncertainty(self, n: int) -> float:
         """Standard error of the logarithm of the standard error of the difference between the means of n new and of the own values."""
@@ -289,7 +297,7 @@ class _Autoregression:
     @property
     def variance_of_total(self) -> float:
         """Of its estimate: 1' C^-1 1 over the order's values, times the variance of an innovation, over n."""
-        return self.innovation / self.variance_of_mean(len(self.partial)) / self.n
+        return self.innovation * self.information(len(self.partial)) / self.n
 
     def with_total(self, total: float) -> _Autoregression:
         """The same with another `total`, the first partial autocorrelation moved for it."""
@@ -307,8 +315,11 @@ def _autoregression(x: Array) -> _Autoregression:
     for order in range(largest):
         partial[order] = 2 * (forward @ backward) / (forward @ forward + backward @ backward)
         variances[order + 1] = variances[order] * (1 - partial[order] ** 2)
+        if variances[order + 1] < PREDICTABLE * variances[0]:
+            largest = order
+            break
         forward, backward = (forward - partial[order] * backward)[1:], (backward - partial[order] * forward)[:-1]
-    orders = np.arange(largest + 1)
+    orders, variances = np.arange(largest + 1), variances[: largest + 1]
     chosen = int(np.argmin(n * np.log(variances) + 2 * n * (orders + 2) / (n - orders - 3)))
     model = _Autoregression(partial[:chosen], float(variances[chosen]) * n / (n - chosen - 1), n)
     if not chosen:
@@ -343,7 +354,9 @@ def _reference_of(x: Array) -> _Reference:
 def _mean(model: _Autoregression, x: Array) -> tuple[float, Array]:
     """The generalised least squares mean, and the innovations around it in standard deviations."""
     white, ones = model.whitened(x)
-    mean = float(white @ ones / (ones @ ones))
+    information, n = float(ones @ ones), len(x)
+    # Where these say more than independent values would (see `variance_of_mean`), the weights lean on a few; the plain mean does not.
+    mean = float(white @ ones) / information if information * model.variances[0] <= n else float(x.mean())
     return mean, white - mean * ones
 
 
@@ -407,7 +420,7 @@ def _test(reference: _Reference, x: Array) -> tuple[float, float, float]:
     statistic = (mean - reference.mean) / math.sqrt(of_window + model.variance_of_mean(model.n))
     factors = np.exp(model.uncertainty(len(x)) * NODES).tolist()
     p = sum(weight * math.erfc(abs(statistic) / factor / math.sqrt(2)) for weight, factor in zip(WEIGHTS, factors, strict=True))
-    return mean, statistic, p
+    return mean, statistic, min(p, 1.0)
 
 
 def _adjusted(name: str) -> pl.Expr:

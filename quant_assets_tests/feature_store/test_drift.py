@@ -82,7 +82,7 @@ class TestRegression:
         weights = solve_toeplitz(covariances, np.ones(n))
         white, ones = model.whitened(x)
         assert white @ ones / (ones @ ones) == pytest.approx(weights @ x / weights.sum())
-        assert model.variance_of_mean(n) == pytest.approx(1 / weights.sum())
+        assert model.information(n) == pytest.approx(weights.sum())
         assert white @ white == pytest.approx(x @ np.linalg.solve(toeplitz(covariances), x))
 
     def test_the_fit_is_free_of_bias(self) -> None:
@@ -145,6 +145,13 @@ class TestRegression:
         ]
         assert reasons[4].startswith("the reference may be a random walk: ")
         assert reasons[5] is None
+
+    def test_what_a_calendar_repeats_has_not_shifted(self) -> None:
+        steps = np.arange(1_060)
+        series = [steps % 2, steps % 5, steps % 5 == 4, np.sin(steps * 2 * math.pi / 20)]
+        found = judged(np.array(series, float)[:, None, :].repeat(3, axis=1))
+        assert found["verdict"].to_list() == ["steady"] * 4
+        assert found["effective_sessions"].max() <= 60 + 1e-9
 
     def test_sessions_of_the_reference_are_no_window(self) -> None:
         days = sessions_from(FIRST, 1_060)
