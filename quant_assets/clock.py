@@ -35,6 +35,7 @@ class TradingCalendar:
     sessions: tuple[date, ...]
     closes: tuple[datetime, ...]
     delay: timedelta
+    special_sessions: tuple[date, ...] = ()
 
     def is_session(self, day: date) -> bool:
         """Whether the exchange trades on that date."""
@@ -71,6 +72,14 @@ class TradingCalendar:
     def previous(self, session: date) -> date:
         """The session before a date."""
         return self.session_on_or_before(session - timedelta(days=1))
+
+    def sessions_before(self, day: date, n: int) -> date:
+        """The date n sessions before a day, or the calendar's first session where it does not reach back so far."""
+        return self.sessions[max(bisect_left(self.sessions, day) - n, 0)]
+
+    def session_on_or_after(self, day: date) -> date | None:
+        """The first session not before a date; None where the calendar ends."""
+        return self.session_after(day - timedelta(days=1))
 
     def session_after(self, day: date) -> date | None:
         """The first session after a date; None where the calendar ends."""
@@ -147,4 +156,6 @@ def trading_calendar(name: str, first: date, delay_minutes: int = 30, special_se
     for day in special_sessions:
         if regular[0] < day < regular[-1] and day not in closes:
             closes[day] = datetime.combine(day, closes[regular[bisect_left(regular, day) - 1]].time())
-    return TradingCalendar(name, str(calendar.tz), tuple(sorted(closes)), tuple(sorted(closes.values())), timedelta(minutes=delay_minutes))
+    return TradingCalendar(
+        name, str(calendar.tz), tuple(sorted(closes)), tuple(sorted(closes.values())), timedelta(minutes=delay_minutes), special_sessions
+    )

@@ -14,6 +14,7 @@ from quant_assets.clock import calendar_of
 from quant_assets.data_quality import assets as data_quality
 from quant_assets.data_quality import checks as data_quality_checks
 from quant_assets.feature_store import assets as feature_store
+from quant_assets.feature_store import checks as feature_store_checks
 from quant_assets.market_data import assets as market_data
 from quant_assets.market_data import checks as market_data_checks
 from quant_assets.partitions import nightly_cron
@@ -84,7 +85,7 @@ defs = dg.Definitions(
         publishing.SIGNALS_COLLECTION,
         publishing.ANOMALIES_COLLECTION,
     ],
-    asset_checks=[market_data_checks.daily_bars_checks, data_quality_checks.bar_rules],
+    asset_checks=[market_data_checks.daily_bars_checks, data_quality_checks.bar_rules, feature_store_checks.no_lookahead],
     jobs=[nightly, retrain, review],
     schedules=[nightly_after_close],
     sensors=[sensors.publish_documents, sensors.send_alerts],

@@ -10,6 +10,8 @@ QuantAssetsError
 ├── PayloadDamaged       a stored reply of a vendor is missing, or is not what its name says
 ├── NotDailyBars         a vendor's file cannot be judged as daily bars of one symbol
 ├── ReviewRefused        a decision about a finding cannot stand: there is none, or somebody decided before
+├── NotComparable        two frames, or a history and its cuts, cannot show whether anything looked ahead
+├── FeaturesUnavailable  features were asked for that do not exist, or were not known
 ├── DbtError             the dbt project cannot be built
 ├── ContractError        a model was offered other features than it was trained on
 ├── TooFewSessions       the history is too short for a walk-forward
@@ -32,6 +34,10 @@ class QuantAssetsError(Exception):
 
 class ConfigurationError(QuantAssetsError):
     """A setting is wrong; raised before anything is written."""
+
+
+class FeaturesUnavailable(QuantAssetsError):
+    """No such view, symbol, horizon or instant can be answered; the text says what there is."""
 
 
 class NotBarsError(ConfigurationError):

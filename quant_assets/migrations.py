@@ -69,9 +69,30 @@ MIGRATIONS: tuple[Migration, ...] = (
         )
         """,
     ),
+    Migration(
+        4,
+        "what a feature table had seen when it was built",
+        """
+        alter table feature_store.view_builds add column source varchar default '';
+        alter table feature_store.view_builds alter column source set not null;
+        """
+        + "".join(
+            f"alter table feature_store.view_builds add column {name}_seen bigint default 0;"
+            f" alter table feature_store.view_builds alter column {name}_seen set not null;"
+            for name in ("bars", "actions", "findings", "reviews", "scopes")
+        ),
+    ),
 )
 
-_TYPES = {pl.String: "VARCHAR", pl.Float64: "DOUBLE", pl.Int64: "BIGINT", pl.Int32: "INTEGER", pl.Boolean: "BOOLEAN", pl.Date: "DATE"}
+_TYPES = {
+    pl.List(pl.Float64): "DOUBLE[]",
+    pl.String: "VARCHAR",
+    pl.Float64: "DOUBLE",
+    pl.Int64: "BIGINT",
+    pl.Int32: "INTEGER",
+    pl.Boolean: "BOOLEAN",
+    pl.Date: "DATE",
+}
 
 
 def migrate(
@@ -98,6 +119,7 @@ def migrate(
             if applied and migration.sql:
                 connection.execute(migration.sql)
             connection.execute("insert into main.schema_migrations values (?, ?, now()::timestamp)", [migration.number, migration.title])
+        _make_derived_anew(connection)
         _compare_with_declarations(connection, path)
         for statement in derived:
             connection.execute(statement)
@@ -141,13 +163,30 @@ def _create(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(create_statement(table))
 
 
-def _compare_with_declarations(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+def _make_derived_anew(connection: duckdb.DuckDBPyConnection) -> None:
+    """Replace derived tables that are not as declared by empty ones: the next refresh fills them."""
+    found = _columns(connection)
+    for name, table in TABLES.items():
+        if table.derived and found.get(name) != _declared_columns(table):
+            connection.execute(create_statement(table).replace("create table", "create or replace table", 1))
+
+
+def _columns(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     rows = connection.execute("select schema_name || '.' || table_name, column_name, data_type from duckdb_columns() where not internal")
     for table_name, column_name, data_type in rows.fetchall():
         found.setdefault(table_name, {})[column_name] = data_type
+    return found
+
+
+def _declared_columns(table: Table) -> dict[str, str]:
+    return {column.name: sql_type(column.dtype) for column in table.columns}
+
+
+def _compare_with_declarations(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    found = _columns(connection)
     for name, table in TABLES.items():
-        wanted = {column.name: sql_type(column.dtype) for column in table.columns}
+        wanted = _declared_columns(table)
         if found.get(name) != wanted:
             difference = sorted(set(wanted.items()) ^ set(found.get(name, {}).items()))
             raise WarehouseError(f"{path}: {name} is not as declared, differing in {difference}; a numbered migration is missing.")
@@ -175,23 +214,29 @@ def _view_statements(preferred_source: str) -> list[str]:
                 f"create or replace macro {table.schema}.{table.name}_as_of(t) as table select * from {table.full_name} where known_at <= t{newest}",
                 f"create or replace view {table.schema}.latest_{table.name} as select * from {table.full_name}{newest}",
             ]
-    clean = (
-        "select bar.* from {bars} as bar where bar.source = '" + _quoted(preferred_source) + "' and not exists ("
-        "select 1 from data_quality.anomalies as anomaly left join ("
+    # Versions of bars that a critical finding covers and nobody released.
+    held = (
+        "select anomaly.symbol, anomaly.session, anomaly.source, anomaly.bar_known_at as known_at from data_quality.anomalies as anomaly left join ("
         "select symbol, session, source, rule, bar_known_at, arg_max(decision, decided_at) as decision from data_quality.reviews"
         " where decided_at <= {t} group by all"
         ") as review using (symbol, session, source, rule, bar_known_at)"
-        " where anomaly.symbol = bar.symbol and anomaly.session = bar.session and anomaly.source = bar.source"
-        " and anomaly.bar_known_at = bar.known_at"
-        " and anomaly.severity = 'critical' and anomaly.known_at <= {t} and coalesce(review.decision, '') <> 'release')"
+        " where anomaly.severity = 'critical' and anomaly.known_at <= {t} and coalesce(review.decision, '') <> 'release'"
+    )
+    clean = (
+        "select bar.* from {bars} as bar where bar.source = '" + _quoted(preferred_source) + "'"
+        " and not exists (select 1 from ({held}) as held where held.symbol = bar.symbol and held.session = bar.session"
+        " and held.source = bar.source and held.known_at = bar.known_at)"
     )
     forever = "timestamp '9999-12-31'"
     return [
         *statements,
         *_scope_statements(preferred_source),
         *_restatement_statements(),
-        "create or replace macro data_quality.clean_bars_as_of(t) as table " + clean.format(bars="market_data.daily_bars_as_of(t)", t="t"),
-        "create or replace view data_quality.clean_bars as " + clean.format(bars="market_data.latest_daily_bars", t=forever),
+        "create or replace view data_quality.held_bars as " + held.format(t=forever),
+        "create or replace macro data_quality.clean_bars_as_of(t) as table "
+        + clean.format(bars="market_data.daily_bars_as_of(t)", held=held.format(t="t")),
+        "create or replace view data_quality.clean_bars as "
+        + clean.format(bars="market_data.latest_daily_bars", held="select * from data_quality.held_bars"),
     ]
 
 

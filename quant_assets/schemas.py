@@ -49,6 +49,8 @@ class Table:
     columns: tuple[Column, ...]
     ignored: tuple[str, ...] = ()
     """Columns that are not part of a row's identity: a row that differs only in these is the same row."""
+    derived: bool = False
+    """Computed from other tables alone: it may be dropped at any time and is then built anew."""
 
     @property
     def full_name(self) -> str:
@@ -282,18 +284,63 @@ BLAST_RADIUS = Table(
     ignored=("recorded_at",),
 )  # fmt: skip
 
+
+def _feature_columns(table: str) -> tuple[Column, ...]:
+    """The columns of a feature table, from the catalog."""
+    features = (feature for view in catalog.VIEWS.values() for feature in view if feature.table == table)
+    return tuple(
+        Column(feature.name, pl.Float64, f"{feature.sentence} {feature.definition}", feature.unit, nullable=True)
+        for feature in dict.fromkeys(features)
+    )
+
+
+_FEATURES_KNOWN_AT = _known_at("Latest instant at which anything the row depends on became known")
+
 TECHNICAL_V1 = Table(
     "feature_store", "technical_v1", Kind.CURRENT, "one symbol in one session with a clean bar", ("symbol", "session"), "known_at",
     "The 22 technical indicators; columns in price or share units stand in the basis of their own session.",
     (
         SYMBOL,
         SESSION,
-        *(
-            Column(feature.name, pl.Float64, f"{feature.sentence} {feature.definition}", feature.unit, nullable=True)
-            for feature in catalog.TECHNICAL_V1
-        ),
-        _known_at("Latest instant at which anything the row depends on became known"),
+        *_feature_columns("technical_v1"),
+        Column("price_factor", pl.Float64, "Adjusted over raw price: splits and dividends since the symbol's first bar", "ratio"),
+        Column("share_factor", pl.Float64, "Raw over adjusted volume: splits since the symbol's first bar", "ratio"),
+        _FEATURES_KNOWN_AT,
     ),
+    derived=True,
+)  # fmt: skip
+
+ALPHA_HISTORY_V1 = Table(
+    "feature_store", "alpha_history_v1", Kind.CURRENT, "one symbol in one session with a clean bar", ("symbol", "session"), "known_at",
+    "What alpha_v1 says of a symbol from its own history.",
+    (SYMBOL, SESSION, *_feature_columns("alpha_history_v1"), _FEATURES_KNOWN_AT),
+    derived=True,
+)  # fmt: skip
+
+MARKET_V1 = Table(
+    "feature_store", "market_v1", Kind.CURRENT, "one session of the market, which is all symbols in scope", ("session",), "known_at",
+    "The one-session returns of the market as a whole, over symbols with a bar on the session before too.",
+    (SESSION, Column("symbols", pl.Int64, "Symbols that it counts", "symbols"), *_feature_columns("market_v1"), _FEATURES_KNOWN_AT),
+    derived=True,
+)  # fmt: skip
+
+ALPHA_MARKET_V1 = Table(
+    "feature_store", "alpha_market_v1", Kind.CURRENT, "one symbol in one session with a clean bar", ("symbol", "session"), "known_at",
+    "What alpha_v1 says of a symbol against the market.",
+    (SYMBOL, SESSION, *_feature_columns("alpha_market_v1"), _FEATURES_KNOWN_AT),
+    derived=True,
+)  # fmt: skip
+
+CARRIED_STATES = Table(
+    "feature_store", "carried_states", Kind.CURRENT, "one symbol of one feature table", ("view", "symbol"), "session",
+    "Where each symbol's recursions stand after its newest row, so that a new session costs a new session.",
+    (
+        Column("view", pl.String, "Feature table"),
+        SYMBOL,
+        Column("session", pl.Date, "Session of the newest row"),
+        Column("states", pl.List(pl.Float64), "State of each recursion, in the order of the code that computes the table", nullable=True),
+    ),
+    derived=True,
 )  # fmt: skip
 
 LABELS = Table(
@@ -307,16 +354,23 @@ LABELS = Table(
         Column("up", pl.Boolean, "Whether the forward return is positive"),
         _known_at("When the outcome was known: the close of session + horizon"),
     ),
+    derived=True,
 )  # fmt: skip
 
 VIEW_BUILDS = Table(
-    "feature_store", "view_builds", Kind.LEDGER, "one build of a feature view that changed rows", ("view", "recorded_at"), "recorded_at",
-    "Which definition a feature view was last built with.",
+    "feature_store", "view_builds", Kind.LEDGER, "one build of a feature table that changed rows", ("view", "recorded_at"), "recorded_at",
+    "With which definition a feature table was built, and what it had seen by then.",
     (
-        Column("view", pl.String, "Feature view"),
+        Column("view", pl.String, "Feature table"),
         _recorded_at(),
-        Column("definition_hash", pl.String, "Hash over the code that computes the view"),
+        Column("definition_hash", pl.String, "Hash over the code and SQL that compute it"),
+        Column("source", pl.String, "Source whose bars it was built from"),
         Column("rows", pl.Int64, "Rows written", "rows"),
+        Column("bars_seen", pl.Int64, "Bar versions there were", "rows"),
+        Column("actions_seen", pl.Int64, "Versions of corporate actions there were", "rows"),
+        Column("findings_seen", pl.Int64, "Findings about bars there were", "rows"),
+        Column("reviews_seen", pl.Int64, "Decisions about findings there were", "rows"),
+        Column("scopes_seen", pl.Int64, "Versions of stretches in scope there were", "rows"),
         RUN_ID,
     ),
 )  # fmt: skip
@@ -405,6 +459,7 @@ TABLES: dict[str, Table] = {
     for table in (
         FETCH_LEDGER, REJECTED_ROWS, INSTRUMENTS, UNIVERSE, DAILY_BARS, CORPORATE_ACTIONS,
         SYNTHETIC_TRUTH_STATES, SYNTHETIC_TRUTH_FAULTS, SYNTHETIC_TRUTH_SIGNAL,
-        ANOMALIES, REVIEWS, JUDGED_BATCHES, BLAST_RADIUS, TECHNICAL_V1, LABELS, VIEW_BUILDS, PREDICTIONS, PROMOTIONS, DAILY_SIGNALS, OUTBOX,
+        ANOMALIES, REVIEWS, JUDGED_BATCHES, BLAST_RADIUS, TECHNICAL_V1, ALPHA_HISTORY_V1, MARKET_V1, ALPHA_MARKET_V1,
+        CARRIED_STATES, LABELS, VIEW_BUILDS, PREDICTIONS, PROMOTIONS, DAILY_SIGNALS, OUTBOX,
     )
 }  # fmt: skip

@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     volume_model: Literal["mstl", "prophet"] = "mstl"
 
     horizon: Literal[1, 5, 20] = 1
+    feature_view: Literal["technical_v1", "alpha_v1"] = "technical_v1"
     train_min_sessions: int = Field(252, ge=60)
     model_seed: int = 7
 

@@ -35,7 +35,7 @@ def forward_adjusted(bars: pl.DataFrame, actions: pl.DataFrame, carried: pl.Data
     `carried` lets a symbol go on where its earlier bars are left out: `symbol`, `price_factor`, `share_factor` and
     `known_at` of its first bar here, instead of 1, 1 and the bar's own; the rows after it come out as from all bars.
     """
-    ordered = bars.sort("symbol", "session").with_columns(pl.col(*_PRICES, "volume").cast(pl.Float64))
+    ordered = in_order(bars).with_columns(pl.col(*_PRICES, "volume").cast(pl.Float64))
     applied = _applied(ordered, actions).filter(pl.col("reason").is_null())
     split, dividend = pl.col("split"), pl.col("dividend_of_previous_close")
     steps = applied.group_by("symbol", "bar_session").agg(
@@ -52,17 +52,28 @@ def forward_adjusted(bars: pl.DataFrame, actions: pl.DataFrame, carried: pl.Data
             pl.when(is_first.fill_null(value=True)).then(pl.coalesce(beside[name], name)).otherwise(name).alias(name)
             for name in ("price_factor", "share_factor", "known_at")
         )
+    factors = pl.col("price_factor", "share_factor").fill_null(1.0)
     return (
         joined.with_columns(
-            pl.col("price_factor", "share_factor").fill_null(1.0).cum_prod().over("symbol"),
+            factors if steps.is_empty() and carried is None else factors.cum_prod().over("symbol"),
             pl.max_horizontal("known_at", "action_known_at").cum_max().over("symbol").alias("known_at"),
         )
-        .with_columns(
-            *((pl.col(name) * pl.col("price_factor")).alias(f"adj_{name}") for name in _PRICES),
-            (pl.col("volume") / pl.col("share_factor")).alias("adj_volume"),
-        )
+        .pipe(with_adjusted)
         .select(*bars.columns, *(f"adj_{name}" for name in _PRICES), "adj_volume", "price_factor", "share_factor", "price_step")
     )
+
+
+def in_order(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows sorted by symbol and session; those that are already are not sorted again."""
+    symbol, session = pl.col("symbol"), pl.col("session")
+    follows = (symbol > symbol.shift(1)) | ((symbol == symbol.shift(1)) & (session >= session.shift(1)))
+    return rows if rows.select(follows.all(ignore_nulls=True)).item() else rows.sort("symbol", "session")
+
+
+def with_adjusted(rows: pl.DataFrame) -> pl.DataFrame:
+    """Add adjusted prices and volumes to raw ones that stand beside their factors: `adj_open`, …, `adj_volume`."""
+    prices = ((pl.col(name) * pl.col("price_factor")).alias(f"adj_{name}") for name in _PRICES)
+    return rows.with_columns(*prices, (pl.col("volume") / pl.col("share_factor")).alias("adj_volume"))
 
 
 def unusable_actions(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
@@ -72,7 +83,7 @@ def unusable_actions(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
     kind, a split ratio or dividend that is not a number or not positive, and a dividend that would take the whole
     previous close (together with those before it on the same bar).
     """
-    bad = _applied(bars.sort("symbol", "session"), actions).filter(pl.col("reason").is_not_null())
+    bad = _applied(in_order(bars), actions).filter(pl.col("reason").is_not_null())
     return bad.select("symbol", "session", "kind", "value", "known_at", "reason").sort("symbol", "session", "kind", "value")
 
 

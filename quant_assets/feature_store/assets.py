@@ -10,45 +10,48 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_
 from quant_assets.assets import RESEARCH, record_partitions, row_count, table_spec
 from quant_assets.data_quality.assets import CLEAN_BARS
 from quant_assets.feature_store.dbt import MANIFEST_PATH, build
-from quant_assets.feature_store.indicators import definition_hash
-from quant_assets.feature_store.store import Refresh, refresh_labels, refresh_technical
+from quant_assets.feature_store.store import (
+    refresh_alpha_history,
+    refresh_alpha_market,
+    refresh_labels,
+    refresh_market,
+    refresh_technical,
+)
+from quant_assets.feature_store.views import definition_hash
 from quant_assets.partitions import SESSIONS
-from quant_assets.resources import DeskResource, Night, WarehouseResource
-from quant_assets.schemas import LABELS, TECHNICAL_V1, VIEW_BUILDS, Table
+from quant_assets.resources import DeskResource, WarehouseResource
+from quant_assets.schemas import (
+    ALPHA_HISTORY_V1,
+    ALPHA_MARKET_V1,
+    CARRIED_STATES,
+    LABELS,
+    MARKET_V1,
+    TECHNICAL_V1,
+    VIEW_BUILDS,
+)
 
 FEATURES = dg.AssetKey(["feature_store", "technical_v1"])
-LABELS_KEY = dg.AssetKey(["feature_store", "labels"])
-
-
-def _result(
-    context: dg.AssetExecutionContext, warehouse: WarehouseResource, night: Night, table: Table, refresh: Refresh, **more: str
-) -> dg.MaterializeResult[None]:
-    record_partitions(context, dg.AssetKey([table.schema, table.name]), warehouse.rows_per_session(table.full_name, night.sessions))
-    with warehouse.get_connection() as connection:
-        rows = row_count(connection, table.full_name)
-    return dg.MaterializeResult(
-        asset_key=[table.schema, table.name],
-        metadata={
-            "dagster/row_count": rows,
-            "rows_written": refresh.written,
-            "rows_removed": refresh.removed,
-            "stale_symbols": refresh.symbols,
-            **more,
-        },
-    )
+ALPHA = dg.AssetKey(["feature_store", "alpha_v1"])
+MARKET = dg.AssetKey(["feature_store", "market_v1"])
+BARS = [CLEAN_BARS, ["market_data", "corporate_actions"]]
+TECHNICAL, ALPHA_CODE = definition_hash("technical_v1"), definition_hash("alpha_v1")
 
 
 @dg.multi_asset(
     specs=[
+        table_spec(TECHNICAL_V1, code_version=TECHNICAL[:12], deps=BARS, owners=RESEARCH, kinds={"duckdb", "numpy"}),
+        table_spec(LABELS, deps=[*BARS, FEATURES], owners=RESEARCH, kinds={"duckdb", "polars"}),
         table_spec(
-            TECHNICAL_V1,
-            code_version=definition_hash()[:12],
-            deps=[CLEAN_BARS, ["market_data", "corporate_actions"]],
+            MARKET_V1,
+            code_version=ALPHA_CODE[:12],
+            deps=[FEATURES, ["market_data", "universe"]],
             owners=RESEARCH,
-            kinds={"duckdb", "polars"},
+            kinds={"duckdb", "numpy"},
         ),
-        table_spec(VIEW_BUILDS, deps=[FEATURES], owners=RESEARCH, kinds={"duckdb"}),
-        table_spec(LABELS, deps=[CLEAN_BARS, ["market_data", "corporate_actions"]], owners=RESEARCH, kinds={"duckdb", "polars"}),
+        table_spec(ALPHA_HISTORY_V1, code_version=ALPHA_CODE[:12], deps=[*BARS, FEATURES], owners=RESEARCH, kinds={"duckdb", "numpy"}),
+        table_spec(ALPHA_MARKET_V1, code_version=ALPHA_CODE[:12], deps=[FEATURES, MARKET], owners=RESEARCH, kinds={"duckdb", "numpy"}),
+        table_spec(CARRIED_STATES, deps=BARS, owners=RESEARCH, kinds={"duckdb"}),
+        table_spec(VIEW_BUILDS, deps=BARS, owners=RESEARCH, kinds={"duckdb"}),
     ],
     backfill_policy=dg.BackfillPolicy.single_run(),
     partitions_def=SESSIONS,
@@ -57,17 +60,34 @@ def feature_store(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Recompute what the changed bars touch, and nothing else."""
-    night = desk.night(context, warehouse.client)
-    features = refresh_technical(warehouse.client, context.run.run_id)
-    context.log.info(f"technical_v1: {features.written} rows written, {features.removed} removed, {features.symbols} symbols stale")
-    yield _result(context, warehouse, night, TECHNICAL_V1, features, definition_hash=definition_hash())
-    with warehouse.get_connection() as connection:
+    night, run_id = desk.night(context, warehouse.client), context.run.run_id
+    refreshed = {
+        TECHNICAL_V1: (refresh_technical(warehouse.client, run_id), TECHNICAL),
+        LABELS: (refresh_labels(warehouse.client, desk.calendar, run_id), None),
+        MARKET_V1: (refresh_market(warehouse.client, desk.calendar, run_id), ALPHA_CODE),
+        ALPHA_HISTORY_V1: (refresh_alpha_history(warehouse.client, run_id), ALPHA_CODE),
+        ALPHA_MARKET_V1: (refresh_alpha_market(warehouse.client, desk.calendar, run_id), ALPHA_CODE),
+    }
+    for table, (refresh, definition) in refreshed.items():
+        context.log.info(f"{table.name}: {refresh.written} rows written, {refresh.removed} removed, {refresh.symbols} symbols looked at")
+        key = dg.AssetKey([table.schema, table.name])
+        record_partitions(context, key, warehouse.rows_per_session(table.full_name, night.sessions))
+        with warehouse.get_connection() as connection:
+            rows = row_count(connection, table.full_name)
         yield dg.MaterializeResult(
-            asset_key=["feature_store", "view_builds"], metadata={"dagster/row_count": row_count(connection, "feature_store.view_builds")}
+            asset_key=key,
+            metadata={
+                "dagster/row_count": rows,
+                "rows_written": refresh.written,
+                "rows_removed": refresh.removed,
+                "stale_symbols": refresh.symbols,
+                **({"definition_hash": definition} if definition else {}),
+            },
         )
-    outcomes = refresh_labels(warehouse.client, desk.calendar, context.run.run_id)
-    context.log.info(f"labels: {outcomes.written} rows written, {outcomes.removed} removed, {outcomes.symbols} symbols stale")
-    yield _result(context, warehouse, night, LABELS, outcomes)
+    for table in (CARRIED_STATES, VIEW_BUILDS):
+        with warehouse.get_connection() as connection:
+            rows = row_count(connection, table.full_name)
+        yield dg.MaterializeResult(asset_key=[table.schema, table.name], metadata={"dagster/row_count": rows})
 
 
 class _Translator(DagsterDbtTranslator):

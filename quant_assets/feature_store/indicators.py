@@ -6,26 +6,19 @@ more than their look-back, and their states are returned, so that a new session 
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 import polars as pl
 
-from quant_assets.feature_store import adjustment, windows
+from quant_assets.feature_store.adjustment import in_order
 from quant_assets.feature_store.catalog import TECHNICAL_V1
-from quant_assets.feature_store.contract import source_hash
 from quant_assets.feature_store.windows import Rows, by_blocks
 
 ROUNDING = 1e-12
 """Moves of the adjusted price below this fraction of it are rounding of the factors, not moves."""
 STATES = ("ema_12", "ema_26", "gain", "loss", "macd_signal", "obv")
 """What the recursions carry from a session to the next, in the adjusted basis."""
-
-
-@cache
-def definition_hash() -> str:
-    """Hash over the code that computes the view (this module, the windows and the adjustment); comments and docstrings do not count."""
-    return source_hash(__file__, windows.__file__, adjustment.__file__)
 
 
 def technical_v1(bars: pl.DataFrame) -> pl.DataFrame:
@@ -47,7 +40,7 @@ def with_states(bars: pl.DataFrame, carried: pl.DataFrame | None = None) -> pl.D
     `carried` has one row per symbol that goes on (`symbol`, `session`, and each of `STATES`) as of one of the symbol's
     rows in `bars`; rows up to it are look-back, and only those after it come out as from the whole history.
     """
-    return by_blocks(bars.sort("symbol", "session"), partial(_with_states, carried=carried))
+    return by_blocks(in_order(bars), partial(_with_states, carried=carried))
 
 
 def _with_states(bars: pl.DataFrame, carried: pl.DataFrame | None) -> pl.DataFrame:

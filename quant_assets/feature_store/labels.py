@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
 
 HORIZONS = (1, 5, 20)
@@ -39,3 +40,28 @@ def labels(adjusted: pl.DataFrame, sessions: pl.DataFrame, horizons: Sequence[in
         (forward_return > 0).alias("up"),
         pl.max_horizontal("known_at", "known_at_later", "calendar_known_at_later").alias("known_at"),
     ).sort("symbol", "session", "horizon")
+
+
+def uniqueness_weights(rows: pl.DataFrame, sessions: pl.DataFrame, horizon: int) -> pl.DataFrame:
+    """Add `weight`, each label's average uniqueness: over the sessions that it spans, the mean of 1 / how many labels span it.
+
+    Takes one row per symbol and session (other columns are kept, in the rows' order) and the calendar (`session`,
+    `ordinal`); rows on dates outside it are dropped. Labels of one symbol share the returns that they both span: with all sessions there, a
+    horizon of h gives about 1/h each, and 1 for h = 1 (0 to 1, never null).
+
+    Source: M. López de Prado, Advances in Financial Machine Learning (2018), chapter 4.
+    """
+    placed = rows.join(sessions.select("session", "ordinal"), on="session", how="inner", maintain_order="left")
+    if placed.is_empty():
+        return placed.drop("ordinal").with_columns(weight=pl.lit(None, pl.Float64))
+    symbol = placed["symbol"].rank("dense").to_numpy() - 1
+    ordinal = placed["ordinal"].to_numpy() - placed["ordinal"].min()  # type: ignore[operator]
+    width = int(ordinal.max()) + horizon + 2
+    place = symbol.astype(np.int64) * width + ordinal
+    spans = np.zeros((int(symbol.max()) + 1) * width)
+    np.add.at(spans, place + 1, 1.0)
+    np.add.at(spans, place + horizon + 1, -1.0)
+    spanning = np.cumsum(spans)
+    shares = np.divide(1.0, spanning, out=np.zeros_like(spanning), where=spanning > 0)
+    weight = sum(shares[place + step] for step in range(1, horizon + 1)) / horizon
+    return placed.drop("ordinal").with_columns(weight=pl.Series(weight, dtype=pl.Float64))

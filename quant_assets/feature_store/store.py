@@ -1,231 +1,151 @@
-"""Keep the feature tables equal to what the clean bars say, recomputing only what depends on a change.
-
-A stored row carries `known_at`: the latest instant at which a bar, an action, a finding or a review at or before
-its session became known. A row is stale when that instant, computed from the inputs, is not the stored one (landing
-gives no change an instant at or before what was stored already, so that each one shows); each symbol is recomputed
-from its first stale session on, over its whole history, so that incremental equals full.
-"""
+"""The feature tables and what each is computed from; `building.py` says how they are brought up to date."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import date, datetime
-from pathlib import Path
+from datetime import date
 
 import polars as pl
 
-from quant_assets.clock import TradingCalendar, utc_now
-from quant_assets.feature_store.adjustment import forward_adjusted
-from quant_assets.feature_store.contract import source_hash
-from quant_assets.feature_store.indicators import definition_hash, technical_v1
+from quant_assets.clock import TradingCalendar
+from quant_assets.feature_store import catalog
+from quant_assets.feature_store.adjustment import with_adjusted
+from quant_assets.feature_store.building import UNCHANGED, Batch, Kernel, Refresh, note_build, refresh
+from quant_assets.feature_store.inputs import Changes, adjusted_bars, changes_since_build, clean_bars_of
 from quant_assets.feature_store.labels import HORIZONS, labels
-from quant_assets.schemas import LABELS, TECHNICAL_V1, VIEW_BUILDS, Table
-from quant_assets.warehouse import Connection, Warehouse, append_ledger, query, rewrite_current, scalar
-
-FOREVER = "timestamp '9999-12-31'"
-IN_SCOPE = """exists (
-    select 1 from market_data.scope_as_of($as_of) as stretch
-    where stretch.symbol = row.symbol and row.session between stretch.valid_from and coalesce(stretch.valid_to, date '9999-12-31')
-)"""
-"""SQL that says of a `row` with symbol and session whether it was in scope, as known at `$as_of`: what signals and trainings select by."""
+from quant_assets.feature_store.market_sessions import changed_sessions, market_rows
+from quant_assets.feature_store.views import definition_hash, labels_hash
+from quant_assets.schemas import ALPHA_HISTORY_V1, ALPHA_MARKET_V1, LABELS, MARKET_V1, TECHNICAL_V1
+from quant_assets.warehouse import Connection, Warehouse, query, rewrite_current
 
 
-@dataclass(frozen=True)
-class Refresh:
-    """What one refresh changed: stale symbols, rows written and removed, and new rows per session (`session`, `rows`)."""
-
-    symbols: int
-    written: int
-    removed: int
-    rows_per_session: pl.DataFrame
+def _lookback(table: str) -> int:
+    """Rows before a row that any feature of a table needs, and one more for the state that stands on the row before."""
+    return max((feature.lookback for feature in catalog.ALPHA_V1 if feature.table == table), default=0) + 1
 
 
-UNCHANGED = Refresh(0, 0, 0, pl.DataFrame(schema={"session": pl.Date, "rows": pl.get_index_type()}))
+def _technical(connection: Connection, batch: Batch, *columns: str) -> pl.DataFrame:
+    """Columns of `technical_v1` for a batch."""
+    return query(
+        connection,
+        f"""
+        select symbol, session, {", ".join(columns)} from feature_store.technical_v1
+        where session >= $first and symbol in (select unnest($symbols))
+        """,
+        {"first": batch.first, "symbols": batch.symbols},
+    )
 
 
 def refresh_technical(warehouse: Warehouse, run_id: str) -> Refresh:
     """Bring `feature_store.technical_v1` up to date with the clean bars; a changed definition rebuilds all of it."""
+    from quant_assets.feature_store.indicators import STATES, with_states
+
+    def read(connection: Connection, batch: Batch) -> pl.DataFrame:
+        factors = None
+        if batch.carried is not None:
+            factors = query(
+                connection,
+                """
+                select symbol, price_factor, share_factor, known_at from feature_store.technical_v1
+                where session >= $first and symbol in (select unnest($symbols))
+                qualify row_number() over (partition by symbol order by session) = 1
+                """,
+                {"first": batch.first, "symbols": batch.symbols},
+            )
+        return adjusted_bars(connection, warehouse.preferred_source, batch.symbols, batch.first, factors)
+
+    def features(adjusted: pl.DataFrame, carried: pl.DataFrame | None) -> pl.DataFrame:
+        return with_states(adjusted, carried).hstack(adjusted.select("price_factor", "share_factor", "known_at"))
+
+    return refresh(
+        warehouse, Kernel(TECHNICAL_V1, definition_hash("technical_v1"), _lookback("technical_v1"), STATES, read, features), run_id
+    )
+
+
+def refresh_alpha_history(warehouse: Warehouse, run_id: str) -> Refresh:
+    """Bring `feature_store.alpha_history_v1` up to date; `technical_v1` has to be, for its factors and returns are taken."""
+    from quant_assets.feature_store.alpha.history import STATES, with_states
+
+    def read(connection: Connection, batch: Batch) -> pl.DataFrame:
+        bars = clean_bars_of(connection, warehouse.preferred_source, batch.symbols, batch.first)
+        rows = _technical(connection, batch, "price_factor", "share_factor", "price_change_1d", "known_at")
+        return with_adjusted(bars.drop("known_at").join(rows, on=["symbol", "session"], maintain_order="left"))
+
+    def features(bars: pl.DataFrame, carried: pl.DataFrame | None) -> pl.DataFrame:
+        return with_states(bars, carried).hstack(bars.select("known_at"))
+
+    return refresh(
+        warehouse, Kernel(ALPHA_HISTORY_V1, definition_hash("alpha_v1"), _lookback("alpha_history_v1"), STATES, read, features), run_id
+    )
+
+
+def refresh_market(warehouse: Warehouse, calendar: TradingCalendar, run_id: str) -> Refresh:
+    """Bring `feature_store.market_v1` up to date: the sessions whose own returns or whose scope changed."""
+    definition = definition_hash("alpha_v1")
     with warehouse.connect() as connection:
-        stale = _stale(connection, TECHNICAL_V1, _EXPECTED, definition_hash())
-        if stale.is_empty():
+        changes = changes_since_build(connection, MARKET_V1, definition, warehouse.preferred_source)
+        if changes.nothing:
             return UNCHANGED
-        bars, actions = _history(connection, stale)
-    computed = technical_v1(forward_adjusted(bars, actions)).join(bars.select("symbol", "session", "known_at"), on=["symbol", "session"])
-    return _store(warehouse, TECHNICAL_V1, computed, stale, definition_hash(), run_id)
+        sessions = changed_sessions(connection, calendar, changes)
+        rows = market_rows(connection, calendar, warehouse.preferred_source, sessions)
+    with warehouse.transaction() as connection:
+        written, removed = rewrite_current(connection, MARKET_V1, rows, pl.DataFrame({"session": sessions}, schema={"session": pl.Date}))
+        note_build(connection, MARKET_V1, definition, warehouse.preferred_source, changes, written, run_id)
+    return Refresh(0, written, removed, rows.group_by("session").len("rows").sort("session"))
+
+
+def refresh_alpha_market(warehouse: Warehouse, calendar: TradingCalendar, run_id: str) -> Refresh:
+    """Bring `feature_store.alpha_market_v1` up to date; `technical_v1` and `market_v1` have to be.
+
+    A session of the market that changed is looked back on by every symbol with a bar in it or after it: these are
+    computed again from there, and rows that come out the same stay.
+    """
+    from quant_assets.feature_store.alpha_market import alpha_market
+
+    def read(connection: Connection, batch: Batch) -> pl.DataFrame:
+        return query(
+            connection,
+            """
+            select symbol, session, price_change_1d, market_return_1d, row.known_at, market.known_at as market_known_at
+            from feature_store.technical_v1 as row left join feature_store.market_v1 as market using (session)
+            where session >= $first and symbol in (select unnest($symbols))
+            order by symbol, session
+            """,
+            {"first": batch.first, "symbols": batch.symbols},
+        )
+
+    def widened(connection: Connection, changes: Changes) -> pl.DataFrame:
+        sessions = changed_sessions(connection, calendar, changes)
+        if not sessions:
+            return changes.histories
+        reached = query(
+            connection,
+            "select symbol, min(session) as from_session from feature_store.technical_v1 where session >= $first group by symbol",
+            {"first": min(sessions)},
+        )
+        return pl.concat([changes.histories, reached]).group_by("symbol").agg(pl.col("from_session").min())
+
+    kernel = Kernel(
+        ALPHA_MARKET_V1, definition_hash("alpha_v1"), _lookback("alpha_market_v1"), (), read, lambda rows, _: alpha_market(rows), widened
+    )
+    return refresh(warehouse, kernel, run_id)
 
 
 def refresh_labels(warehouse: Warehouse, calendar: TradingCalendar, run_id: str) -> Refresh:
     """Bring `feature_store.labels` up to date: new outcomes as their sessions close, changed ones where bars changed."""
-    definition = source_hash(*(str(Path(__file__).with_name(name)) for name in ("labels.py", "adjustment.py")))
-    with warehouse.connect() as connection:
-        sessions = _sessions(connection, calendar)
-        connection.register("sessions", sessions)
-        stale = _stale(connection, LABELS, _EXPECTED_LABELS, definition)
-        connection.unregister("sessions")
-        if stale.is_empty():
-            return UNCHANGED
-        bars, actions = _history(connection, stale)
-    computed = labels(forward_adjusted(bars, actions), sessions)
-    return _store(warehouse, LABELS, computed, stale, definition, run_id)
 
+    def read(connection: Connection, batch: Batch) -> pl.DataFrame:
+        bars = clean_bars_of(connection, warehouse.preferred_source, batch.symbols, batch.first).select("symbol", "session", "close")
+        rows = bars.join(_technical(connection, batch, "price_factor", "known_at"), on=["symbol", "session"])
+        return rows.with_columns(adj_close=pl.col("close") * pl.col("price_factor"))
 
-def features_as_of(connection: Connection, as_of: datetime, first: date, last: date) -> pl.DataFrame:
-    """The rows of technical_v1 from first to last session as they were known at an instant, of symbols in scope on that session.
+    def outcomes(adjusted: pl.DataFrame, _: pl.DataFrame | None) -> pl.DataFrame:
+        first, last = adjusted.select(first=pl.col("session").min(), last=pl.col("session").max()).row(0)
+        return labels(adjusted, calendar.frame(first or date.max, last or date.max))
 
-    Read from the table (as it was last refreshed) where nothing in reach is newer, otherwise recomputed from the bars
-    known then. Who was in scope is told as known at the instant; bars outside of it are looked back on all the same.
-    """
-    if not _nothing_newer(connection, as_of, last):
-        return _technical(_adjusted_as_of(connection, as_of), first, last)
-    return query(
-        connection,
-        f"select * from feature_store.technical_v1 as row where session between $first and $last and {IN_SCOPE}",
-        {"first": first, "last": last, "as_of": as_of},
-    )
+    def before(_: Connection, changes: Changes) -> pl.DataFrame:
+        """A changed bar is the outcome of the rows up to the longest horizon before it."""
+        days = changes.histories["from_session"].unique()
+        starts = [calendar.sessions_before(day, max(HORIZONS)) for day in days]
+        return changes.histories.with_columns(pl.col("from_session").replace_strict(days, starts, return_dtype=pl.Date))
 
-
-def training_frame(
-    warehouse: Warehouse, calendar: TradingCalendar, features: list[str], horizon: int, as_of: datetime, first: date, last: date
-) -> pl.DataFrame:
-    """Features joined with the labels known at an instant: `symbol, session`, features, `forward_return, up, known_at`.
-
-    `known_at` is when the outcome was known; no row needs anything known later than `as_of`. Restatements that came
-    after it leave the frame as it was: features and labels are then recomputed from the bars known at the instant.
-    A row's symbol was in scope on its session: who left later stays, and who joined later is no part of the time before.
-    """
-    with warehouse.connect() as connection:
-        newest = scalar(connection, "select max(session) from market_data.daily_bars where known_at <= ?", [as_of])
-        stored = _nothing_newer(connection, as_of, max(last, newest or last))  # labels reach beyond their last session
-        if stored:
-            rows = features_as_of(connection, as_of, first, last)
-            outcomes = query(
-                connection, "select * from feature_store.labels where session between $first and $last", {"first": first, "last": last}
-            )
-        else:
-            adjusted, sessions = _adjusted_as_of(connection, as_of), _sessions(connection, calendar)
-    if not stored:
-        rows, outcomes = _technical(adjusted, first, last), labels(adjusted, sessions, [horizon])
-    known = outcomes.filter((pl.col("horizon") == horizon) & (pl.col("known_at") <= as_of)).drop("horizon")
-    return rows.select("symbol", "session", *features).join(known, on=["symbol", "session"]).sort("session", "symbol")
-
-
-def _nothing_newer(connection: Connection, as_of: datetime, last: date) -> bool:
-    """Whether nothing about the sessions up to one became known after an instant: the tables then hold what was known.
-
-    The inputs are asked, for a row that was removed since has left nothing in the tables.
-    """
-    return not scalar(
-        connection,
-        """
-        select exists (
-            select 1 from (
-                select session, known_at from market_data.daily_bars
-                union all select session, known_at from market_data.corporate_actions
-                union all select session, known_at from data_quality.anomalies where severity = 'critical'
-                union all select session, decided_at from data_quality.reviews
-            ) where session <= ? and known_at > ?
-        )
-        """,
-        [last, as_of],
-    )
-
-
-def _technical(adjusted: pl.DataFrame, first: date, last: date) -> pl.DataFrame:
-    """The view's rows from first to last session, from adjusted bars that carry when each was known and whether it was in scope."""
-    wanted = adjusted.filter("in_scope", pl.col("session").is_between(first, last)).select("symbol", "session", "known_at")
-    return technical_v1(adjusted).join(wanted, on=["symbol", "session"]).select(TECHNICAL_V1.column_names)
-
-
-def _adjusted_as_of(connection: Connection, as_of: datetime) -> pl.DataFrame:
-    actions = "market_data.corporate_actions_as_of($as_of)"
-    known_bars = _bars_sql("data_quality.clean_bars_as_of($as_of)", actions, "$as_of")
-    bars = query(connection, f"select row.*, {IN_SCOPE} as in_scope from ({known_bars}) as row", {"as_of": as_of})
-    known = query(
-        connection,
-        f"select symbol, session, kind, value, known_at from {actions} where source in (select source from data_quality.clean_bars)",
-        {"as_of": as_of},
-    )
-    return forward_adjusted(bars, known)
-
-
-def _bars_sql(bars: str, actions: str, until: str) -> str:
-    """Clean bars whose `known_at` is the latest instant of anything at or before them that shaped the series."""
-    return f"""
-        with clean as materialized (select * from {bars}),
-        events as (
-            select symbol, session, known_at from clean
-            union all select symbol, session, known_at from {actions} where source in (select source from clean)
-            union all select symbol, session, known_at from data_quality.anomalies
-                where severity = 'critical' and known_at <= {until} and source in (select source from clean)
-            union all select symbol, session, decided_at from data_quality.reviews where decided_at <= {until} and source in (select source from clean)
-        ),
-        reach as (
-            select distinct symbol, session, max(known_at) over (
-                partition by symbol order by session range between unbounded preceding and current row
-            ) as known_at
-            from events
-        )
-        select clean.symbol, clean.session, open, high, low, close, volume, basis, reach.known_at
-        from clean join reach using (symbol, session)
-    """
-
-
-_EXPECTED = _bars_sql("data_quality.clean_bars", "market_data.latest_corporate_actions", FOREVER)
-_EXPECTED_LABELS = f"""
-    with bars as materialized (
-        select symbol, ordinal, session, bar.known_at, close.known_at as close_known_at
-        from ({_EXPECTED}) as bar join sessions as close using (session)
-    )
-    """ + " union all ".join(  # one equality join per horizon: joined to a list of horizons at once, it took ten times as long
-    f"""
-    select start.symbol, start.session, {horizon}::integer as horizon, greatest(outcome.known_at, outcome.close_known_at) as known_at
-    from bars as start join bars as outcome on outcome.symbol = start.symbol and outcome.ordinal = start.ordinal + {horizon}
-    """
-    for horizon in HORIZONS
-)
-
-
-def _stale(connection: Connection, table: Table, expected: str, definition: str) -> pl.DataFrame:
-    """The symbols to recompute and the session from which on (`symbol, from_session`); all when the definition changed."""
-    built = scalar(connection, "select arg_max(definition_hash, recorded_at) from feature_store.view_builds where view = ?", [table.name])
-    changed = "true" if built != definition else "expected.known_at is distinct from stored.known_at"
-    return query(
-        connection,
-        f"""
-        with expected as ({expected})
-        select symbol, min(session) as from_session
-        from expected full join {table.full_name} as stored using ({", ".join(table.key)})
-        where {changed}
-        group by symbol
-        """,
-    )
-
-
-def _history(connection: Connection, stale: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Clean bars and actions of the stale symbols, whole history."""
-    connection.register("stale", stale)
-    bars = query(connection, f"select * from ({_EXPECTED}) semi join stale using (symbol)")
-    actions = query(
-        connection,
-        """
-        select symbol, session, kind, value, known_at from market_data.latest_corporate_actions semi join stale using (symbol)
-        where source in (select source from data_quality.clean_bars)
-        """,
-    )
-    connection.unregister("stale")
-    return bars, actions
-
-
-def _store(warehouse: Warehouse, table: Table, computed: pl.DataFrame, stale: pl.DataFrame, definition: str, run_id: str) -> Refresh:
-    """Replace the stale rows and note with which definition the view was built."""
-    rows = computed.join(stale, on="symbol").filter(pl.col("session") >= pl.col("from_session")).select(table.column_names)
-    with warehouse.transaction() as connection:
-        written, removed = rewrite_current(connection, table, rows, stale)
-        build = {"view": table.name, "recorded_at": utc_now(), "definition_hash": definition, "rows": written, "run_id": run_id}
-        append_ledger(connection, VIEW_BUILDS, pl.DataFrame([build], schema=VIEW_BUILDS.polars_schema))
-    return Refresh(stale.height, written, removed, rows.group_by("session").len("rows").sort("session"))
-
-
-def _sessions(connection: Connection, calendar: TradingCalendar) -> pl.DataFrame:
-    first, last = query(connection, "select min(session), max(session) from market_data.daily_bars").row(0)
-    return calendar.frame(first or date.max, last or date.max)
+    return refresh(warehouse, Kernel(LABELS, labels_hash(calendar), 0, (), read, outcomes, before), run_id)

@@ -90,6 +90,7 @@ def daily_signals(context: dg.AssetExecutionContext, warehouse: WarehouseResourc
         night.tonight,
         night.sessions,
         context.run.run_id,
+        desk.settings.feature_view,
     )
     for note in scored.notes:
         context.log.warning(note)

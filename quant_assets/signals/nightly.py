@@ -12,9 +12,9 @@ import polars as pl
 from quant_assets.clock import TradingCalendar, utc_now
 from quant_assets.errors import QuantAssetsError
 from quant_assets.feature_store.catalog import model_columns
-from quant_assets.feature_store.indicators import definition_hash
-from quant_assets.feature_store.store import features_as_of
-from quant_assets.schemas import DAILY_SIGNALS, INSTANT, TECHNICAL_V1
+from quant_assets.feature_store.training_sets import features_as_of
+from quant_assets.feature_store.views import definition_hash
+from quant_assets.schemas import DAILY_SIGNALS, INSTANT
 from quant_assets.signals.champions import MODEL, Champion, champion_for, champions_for
 from quant_assets.signals.local_copies import load_local_copy
 from quant_assets.signals.scoring import KEYS, Thresholds, score
@@ -38,6 +38,7 @@ def score_night(
     tonight: date,
     sessions: Sequence[date],
     run_id: str,
+    view: str = "technical_v1",
 ) -> SignalRun:
     """Score the sessions as of an instant and store what is new; every symbol in scope with features gets a signal.
 
@@ -45,8 +46,8 @@ def score_night(
     known at the instant or later stands. Earlier sessions are `replayed`, by a walk-forward prediction whose model had not
     seen them, else by the champion of their time, else by the heuristic; a session that has signals already keeps them.
     """
+    features = features_as_of(warehouse, calendar, view, as_of, sessions[0], sessions[-1])
     with warehouse.connect() as connection:
-        features = features_as_of(connection, as_of, sessions[0], sessions[-1])
         batches = query(
             connection,
             "select symbol, session, batch_id from data_quality.clean_bars_as_of($as_of) where session between $first and $last",
@@ -63,16 +64,16 @@ def score_night(
     champion = champion_for(warehouse, horizon, calendar.close(tonight), as_of)
     standing = stored.filter((pl.col("session") < tonight) | (pl.col("stored_at") >= as_of))
     fresh = features.join(standing, on=["symbol", "session"], how="anti")
-    live, notes = _scored(fresh.filter(pl.col("session") == tonight), champion if tonight in sessions else None, models_path, "live")
+    live, notes = _scored(fresh.filter(pl.col("session") == tonight), champion if tonight in sessions else None, models_path, "live", view)
     if tonight in sessions and not notes:
         notes = _remarks(features.filter(pl.col("session") == tonight), standing, champion, tonight, as_of)
-    replayed, replay_notes = _replayed(warehouse, calendar, fresh.filter(pl.col("session") < tonight), horizon, models_path, as_of)
+    replayed, replay_notes = _replayed(warehouse, calendar, fresh.filter(pl.col("session") < tonight), horizon, models_path, as_of, view)
     signals = pl.concat([live, replayed]).join(batches, on=["symbol", "session"])
     stamped = signals.with_columns(
         horizon=pl.lit(horizon, pl.Int32),
         known_at=pl.lit(as_of, INSTANT),
-        feature_view=pl.lit(TECHNICAL_V1.name),
-        definition_hash=pl.lit(definition_hash()),
+        feature_view=pl.lit(view),
+        definition_hash=pl.lit(definition_hash(view)),
         run_id=pl.lit(run_id),
         recorded_at=pl.lit(utc_now(), INSTANT),
     )
@@ -92,18 +93,20 @@ def scorers(warehouse: Warehouse, horizon: int, session: date, as_of: datetime) 
     )
 
 
-def _scored(features: pl.DataFrame, champion: Champion | None, models_path: Path, mode: str) -> tuple[pl.DataFrame, tuple[str, ...]]:
+def _scored(
+    features: pl.DataFrame, champion: Champion | None, models_path: Path, mode: str, view: str
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """Signals by a champion, or by the heuristic where there is none or where it may not score, and then the reason why."""
     notes: tuple[str, ...] = ()
-    offered = features.select(*KEYS, *model_columns())
+    offered = features.select(*KEYS, *model_columns(view))
     if champion is not None:
         try:
             booster, contract = load_local_copy(models_path, champion.model_version, champion.model_sha256)
-            scored = score(offered, booster, contract, TECHNICAL_V1.name, definition_hash())
+            scored = score(offered, booster, contract, view, definition_hash(view))
             return _marked(scored, mode, champion.model_version, champion.trained_until), ()
         except (QuantAssetsError, OSError) as error:
             notes = (f"champion {champion.model_version} may not score, the heuristic does: {error}",)
-    return _marked(score(offered, None, None, TECHNICAL_V1.name, definition_hash()), mode, None, None), notes
+    return _marked(score(offered, None, None, view, definition_hash(view)), mode, None, None), notes
 
 
 def _remarks(features: pl.DataFrame, standing: pl.DataFrame, champion: Champion | None, tonight: date, as_of: datetime) -> tuple[str, ...]:
@@ -122,11 +125,11 @@ def _remarks(features: pl.DataFrame, standing: pl.DataFrame, champion: Champion 
 
 
 def _replayed(
-    warehouse: Warehouse, calendar: TradingCalendar, features: pl.DataFrame, horizon: int, models_path: Path, as_of: datetime
+    warehouse: Warehouse, calendar: TradingCalendar, features: pl.DataFrame, horizon: int, models_path: Path, as_of: datetime, view: str
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """Signals of past sessions, each by what was trained before its close: the newest prediction, else the champion then."""
     if features.is_empty():
-        return _scored(features, None, models_path, "replayed")
+        return _scored(features, None, models_path, "replayed", view)
     first, last = features.select(first=pl.col("session").min(), last=pl.col("session").max()).row(0)
     closes = calendar.frame(first, last).select("session", "close_at")
     predictions = (
@@ -159,7 +162,7 @@ def _replayed(
     parts, notes = [by_model], list[str]()
     for champion in dict.fromkeys([*champions.values(), None]):
         its_closes = [close for close in unseen["close_at"].unique() if champions.get(close) == champion]
-        scored, why = _scored(unseen.filter(pl.col("close_at").is_in(its_closes)), champion, models_path, "replayed")
+        scored, why = _scored(unseen.filter(pl.col("close_at").is_in(its_closes)), champion, models_path, "replayed", view)
         parts.append(scored)
         notes.extend(why)
     return pl.concat(parts), tuple(notes)

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from importlib.metadata import version
 
-import numpy as np
 import polars as pl
 
 from quant_assets.feature_store.contract import source_hash
+from quant_assets.feature_store.fingerprints import fingerprint as fingerprint_of
 from quant_assets.signals import boosters, evaluation, splits
 from quant_assets.signals.boosters import Booster, BoosterConfig
 from quant_assets.signals.evaluation import Evaluation
@@ -126,7 +126,12 @@ def fingerprint(frame: pl.DataFrame, setup: TrainingSetup) -> str:
     Cheap beside training itself: ask the registry for it first. Independent of the order of rows and columns.
     """
     code = source_hash(*(str(module.__file__) for module in (splits, boosters, evaluation)), __file__)
-    parts = {"frame": _content_hash(_ordered(frame, setup.features)), "setup": asdict(setup), "code": code, "lightgbm": version("lightgbm")}
+    parts = {
+        "frame": fingerprint_of(_ordered(frame, setup.features)),
+        "setup": asdict(setup),
+        "code": code,
+        "lightgbm": version("lightgbm"),
+    }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -139,16 +144,3 @@ def _ordered(frame: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
     if repeated := len(ordered) - ordered.select(pl.struct("symbol", "session").n_unique()).item():
         raise ValueError(f"{repeated} of {len(ordered)} rows repeat a symbol and session; train on one row each.")
     return ordered.with_columns(pl.col(name).cast(pl.Float64).fill_nan(None) for name in features)
-
-
-def _content_hash(ordered: pl.DataFrame) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(ordered.columns):
-        column = ordered[name]
-        digest.update(f"{name}:{column.dtype}:{len(column)}".encode())
-        if column.dtype == pl.String:
-            digest.update(json.dumps(column.to_list()).encode())
-            continue
-        digest.update(np.packbits(column.is_null().to_numpy()).tobytes())
-        digest.update(column.to_physical().cast(pl.Float64 if column.dtype.is_float() else pl.Int64).fill_null(0).to_numpy().tobytes())
-    return digest.hexdigest()

@@ -10,12 +10,12 @@ import polars as pl
 
 from quant_assets.clock import TradingCalendar, utc_now
 from quant_assets.errors import QuantAssetsError
-from quant_assets.feature_store.catalog import TECHNICAL_V1 as CATALOG
 from quant_assets.feature_store.catalog import model_columns
 from quant_assets.feature_store.contract import FeatureContract
-from quant_assets.feature_store.indicators import definition_hash
-from quant_assets.feature_store.store import IN_SCOPE, training_frame
-from quant_assets.schemas import INSTANT, PREDICTIONS, PROMOTIONS, TECHNICAL_V1
+from quant_assets.feature_store.inputs import IN_SCOPE
+from quant_assets.feature_store.training_sets import training_set
+from quant_assets.feature_store.views import features_of
+from quant_assets.schemas import INSTANT, PREDICTIONS, PROMOTIONS
 from quant_assets.settings import Settings
 from quant_assets.signals import tracking
 from quant_assets.signals.champions import MODEL, champion_for
@@ -63,26 +63,24 @@ def train_and_register(
     """
     tonight = calendar.last_known_session(as_of)
     last = calendar.last_known_session(calendar.close(tonight) - timedelta(microseconds=1))
+    known = training_set(
+        warehouse, calendar, settings.feature_view, None, (settings.first_session_floor, last), settings.horizon, calendar.known_at(last)
+    )
     setup = TrainingSetup(
-        features=tuple(model_columns()),
-        horizon=settings.horizon,
-        definition_hash=definition_hash(),
+        features=tuple(model_columns(known.view)),
+        horizon=known.horizon,
+        definition_hash=known.definition_hash,
         seed=settings.model_seed,
         train_min_sessions=settings.train_min_sessions,
     )
-    frame = training_frame(
-        warehouse, calendar, list(setup.features), setup.horizon, calendar.known_at(last), settings.first_session_floor, last
-    )
-    contract = FeatureContract.of(
-        TECHNICAL_V1.name, setup.definition_hash, [feature for feature in CATALOG if feature.name in setup.features]
-    )
+    contract = FeatureContract.of(known.view, known.definition_hash, [each for each in features_of(known.view) if each.scale_free])
     registry = tracking.Registry.open(settings)
-    result = train(frame, setup)
+    result = train(known.frame, setup)
     found = registry.find_version(result.fingerprint)
     version = found or registry.log_training(result, contract, run_id, asset_key)
     _refuse_foreign(warehouse, version)
     model_sha256 = save_local_copy(settings.models_path, version.version, result.booster, contract)
-    _keep(warehouse, result, version, model_sha256, as_of, run_id)
+    _keep(warehouse, result, contract, version, model_sha256, as_of, run_id)
     return Trained(
         model_version=version.version,
         registered_before=found is not None,
@@ -134,7 +132,15 @@ def _refuse_foreign(warehouse: Warehouse, version: tracking.Version) -> None:
         )
 
 
-def _keep(warehouse: Warehouse, result: TrainingResult, version: tracking.Version, model_sha256: str, as_of: datetime, run_id: str) -> None:
+def _keep(
+    warehouse: Warehouse,
+    result: TrainingResult,
+    contract: FeatureContract,
+    version: tracking.Version,
+    model_sha256: str,
+    as_of: datetime,
+    run_id: str,
+) -> None:
     """Walk-forward predictions and the promotion, in one transaction; a version promoted by then is not promoted again."""
     stamp = pl.lit(utc_now(), INSTANT)
     predictions = result.predictions.with_columns(
@@ -149,7 +155,7 @@ def _keep(warehouse: Warehouse, result: TrainingResult, version: tracking.Versio
                 "promoted_at": as_of,
                 "trained_until": result.trained_until,
                 "horizon": result.setup.horizon,
-                "feature_view": TECHNICAL_V1.name,
+                "feature_view": contract.view,
                 "definition_hash": result.setup.definition_hash,
                 "fingerprint": result.fingerprint,
                 "model_sha256": model_sha256,

@@ -28,7 +28,8 @@ from quant_assets.data_quality.reviews import (
     review,
 )
 from quant_assets.errors import ConfigurationError
-from quant_assets.feature_store.store import features_as_of, refresh_labels, refresh_technical
+from quant_assets.feature_store.store import refresh_labels, refresh_technical
+from quant_assets.feature_store.training_sets import features_as_of
 from quant_assets.market_data.landing import default_as_of, land
 from quant_assets.schemas import ANOMALIES, DAILY_BARS, DAILY_SIGNALS, LABELS, REVIEWS, TECHNICAL_V1
 from quant_assets.warehouse import Warehouse, append_versions, content_hash
@@ -376,8 +377,7 @@ class TestDownstream:
         then = default_as_of(held, SOURCE, CALENDAR, self.HISTORY[-1])
 
         def read() -> pl.DataFrame:
-            with held.connect() as connection:
-                return features_as_of(connection, then, self.HISTORY[0], self.HISTORY[-1]).sort("symbol", "session")
+            return features_as_of(held, CALENDAR, "technical_v1", then, self.HISTORY[0], self.HISTORY[-1]).sort("symbol", "session")
 
         before, bars = read(), clean(held, then)
         decided(held, "release", "AAA", self.FLAGGED)

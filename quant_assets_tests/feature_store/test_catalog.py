@@ -41,10 +41,10 @@ class TestRegression:
     def test_models_take_the_scale_free_features(self) -> None:
         changes = ["price_change_1d", "price_change_5d", "price_change_20d"]
         expected = ["rsi_14", "bb_width", "bb_position", "volume_ratio", *changes, "high_low_range"]
-        assert model_columns("raw") == model_columns("restated") == expected
+        assert model_columns("technical_v1") == expected
 
-    def test_an_unknown_basis_is_named(self) -> None:
-        with pytest.raises(ValueError, match="'adjusted'"):
+    def test_an_unknown_view_is_named(self) -> None:
+        with pytest.raises(KeyError, match="'adjusted'"):
             model_columns("adjusted")
 
 

@@ -331,7 +331,7 @@ class TestProperties:
         )
         split = pl.DataFrame({"symbol": ["A"], "session": [bars["session"][ex]], "kind": ["split"], "value": [ratio]})
         whole, parted = indicators_of(bars), indicators_of(split_bars, split.with_columns(evening()))
-        for name in model_columns("raw"):
+        for name in model_columns("technical_v1"):
             assert_equal(column(parted, name), column(whole, name), 1.0, name)
         by = np.where(np.arange(60) >= ex, ratio, 1.0)
         for name in PRICES:

@@ -10,11 +10,13 @@ import pytest
 
 from quant_assets.clock import TradingCalendar
 from quant_assets.data_quality.quarantine import quarantine
-from quant_assets.feature_store import store
+from quant_assets.errors import FeaturesUnavailable
+from quant_assets.feature_store import building, store
 from quant_assets.feature_store.adjustment import forward_adjusted
 from quant_assets.feature_store.indicators import technical_v1
 from quant_assets.feature_store.labels import labels
-from quant_assets.feature_store.store import Refresh, features_as_of, refresh_labels, refresh_technical, training_frame
+from quant_assets.feature_store.store import Refresh, refresh_labels, refresh_technical
+from quant_assets.feature_store.training_sets import features_as_of, training_set
 from quant_assets.market_data.landing import default_as_of, land
 from quant_assets.schemas import LABELS, TECHNICAL_V1, VIEW_BUILDS
 from quant_assets.warehouse import Warehouse, content_hash
@@ -27,7 +29,7 @@ HOUR = timedelta(hours=1)
 FACTS_ONLY = (1e-15, 1e-3)
 """Rates at which a contradiction is critical and noise is not: these prices jump about."""
 SHOWN = {
-    name: [c for c in table.column_names if c != "recorded_at"] for name, table in (("technical_v1", TECHNICAL_V1), ("labels", LABELS))
+    name: [c for c in table.column_names if not c.endswith("_factor")] for name, table in (("technical_v1", TECHNICAL_V1), ("labels", LABELS))
 }
 
 
@@ -83,12 +85,16 @@ class Desk:
 
     def as_of(self, instant: datetime) -> pl.DataFrame:
         """Features of all sessions as of an instant, read or recomputed."""
-        with self.warehouse.connect() as connection:
-            rows = features_as_of(connection, instant, FIRST, self.calendar.sessions[self.tonight])
-        return rows.select(SHOWN["technical_v1"]).sort("symbol", "session")
+        rows = features_as_of(self.warehouse, self.calendar, "technical_v1", instant, FIRST, self.calendar.sessions[self.tonight])
+        return rows.sort("symbol", "session")
 
     def training(self, instant: datetime, last: int = 0) -> pl.DataFrame:
-        return training_frame(self.warehouse, self.calendar, FEATURES, 5, instant, FIRST, self.day(last))
+        return training(self.warehouse, self.calendar, 5, instant, self.day(last))
+
+
+def training(warehouse: Warehouse, calendar: TradingCalendar, horizon: int, instant: datetime, last: date) -> pl.DataFrame:
+    rows = training_set(warehouse, calendar, "technical_v1", None, (FIRST, last), horizon, instant).frame
+    return rows.select("symbol", "session", *FEATURES, "forward_return", "up", "known_at")
 
 
 @pytest.fixture
@@ -204,7 +210,7 @@ class TestRegression:
         assert_up_to_date(desk)
 
     def test_a_changed_definition_rebuilds_all_once(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(store, "definition_hash", lambda: "another definition")
+        monkeypatch.setattr(store, "definition_hash", lambda _: "another definition")
         features, outcomes = desk.refresh()
         assert (features.symbols, features.written, outcomes.symbols) == (3, 0, 0)  # the values came out the same
         assert desk.refresh()[0].symbols == 0
@@ -231,7 +237,7 @@ class TestRegression:
         desk.next_session()
         desk.set("S0", 6, 50.0)  # the outcome of a row in the frame, but no row of it
         desk.night()
-        assert training_frame(desk.warehouse, desk.calendar, FEATURES, 5, before, FIRST, desk.day(9)).equals(held)
+        assert training(desk.warehouse, desk.calendar, 5, before, desk.day(9)).equals(held)
         now = desk.training(desk.now, last=9)
         assert now.height == held.height
         assert not now.equals(held)
@@ -261,7 +267,8 @@ class TestRegression:
     def test_an_empty_warehouse_has_no_features(self, warehouse: Warehouse, calendar: TradingCalendar) -> None:
         assert refresh_technical(warehouse, "run").symbols == 0
         assert refresh_labels(warehouse, calendar, "run").symbols == 0
-        assert training_frame(warehouse, calendar, FEATURES, 1, datetime(2020, 6, 1), FIRST, date(2020, 5, 1)).is_empty()
+        with pytest.raises(FeaturesUnavailable, match=r"Nothing was known as of 2020-06-01 .* no bar of files is stored at all"):
+            training(warehouse, calendar, 1, datetime(2020, 6, 1), date(2020, 5, 1))
 
     def test_what_breaks_off_leaves_the_tables_as_they_were(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
         desk.set("S1", 5, 50.0)
@@ -272,7 +279,7 @@ class TestRegression:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(store, "append_ledger", fail)  # after the rows were replaced
+            patched.setattr(building, "append_ledger", fail)  # after the rows were replaced
             with pytest.raises(KeyboardInterrupt):
                 desk.night()
         with desk.warehouse.connect() as connection:
@@ -327,12 +334,12 @@ class TestProperties:
             reviewed = warehouse.read("select max(decided_at) as t from data_quality.reviews")["t"].item()
             instant = max(desk.now, reviewed or desk.now)
             held[instant] = desk.table("technical_v1"), desk.training(instant), desk.day(0)
-        for instant, (features, training, last) in held.items():
+        for instant, (features, known, last) in held.items():
             assert desk.as_of(instant).equals(features), "the table as of then is what it held then"
-            assert training_frame(warehouse, calendar, FEATURES, 5, instant, FIRST, last).equals(training)
+            assert training(warehouse, calendar, 5, instant, last).equals(known)
         stored = desk.table("technical_v1")
         outcomes = desk.table("labels").filter(pl.col("horizon") == 5)
-        instants = stored["known_at"].unique().sort()
+        instants = stored["known_at"].unique().sort()[6:]  # a label over five sessions needs six
         for instant in [*instants.sample(6, seed=seed), instants[-1]]:
             # No look-ahead: a row known at k comes out the same from what was known as of k.
             rows = stored.filter(pl.col("known_at") == instant)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from quant_assets.clock import TradingCalendar
 from quant_assets.errors import ConfigurationError
-from quant_assets.feature_store.store import training_frame
+from quant_assets.feature_store.training_sets import training_set
 from quant_assets.market_data.delivery import MEMBERS
 from quant_assets.market_data.landing import land
 from quant_assets.market_data.universe import members_frame, universe
@@ -191,10 +191,11 @@ class TestNight:
                 "SYN005",
             ]
             assert "SYN002" in desk.read("select distinct symbol from feature_store.technical_v1")["symbol"].to_list()
-            frame = training_frame(
-                desk.warehouse, nights.CALENDAR, ["rsi_14"], 1, nights.CALENDAR.known_at(nights.EVENING), date(2025, 1, 2), nights.EVENING
+            sessions = date(2025, 1, 2), nights.EVENING
+            known = training_set(
+                desk.warehouse, nights.CALENDAR, "technical_v1", None, sessions, 1, nights.CALENDAR.known_at(nights.EVENING)
             )
-            lasts = dict(frame.group_by("symbol").agg(pl.col("session").max()).sort("symbol").iter_rows())
+            lasts = dict(known.frame.group_by("symbol").agg(pl.col("session").max()).sort("symbol").iter_rows())
             assert lasts == {"SYN001": nights.BEFORE, "SYN002": left}  # SYN005's outcome is not known yet
 
 

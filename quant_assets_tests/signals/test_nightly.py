@@ -162,7 +162,7 @@ class TestUnusableChampion:
         elif damage == "cut":
             file.write_bytes(file.read_bytes()[:-1])
         else:
-            monkeypatch.setattr(nightly, "definition_hash", lambda: "f" * 64)
+            monkeypatch.setattr(nightly, "definition_hash", lambda _: "f" * 64)
         run = desk.score(LAST)
         assert desk.signals()["probability"].to_list() == Heuristic().predict(desk.features(LAST)).to_list()
         assert desk.signals().select("scorer", "model_version", "trained_until").unique().rows() == [("heuristic", None, None)]

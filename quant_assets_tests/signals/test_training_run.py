@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from quant_assets.errors import QuantAssetsError
+from quant_assets.errors import FeaturesUnavailable, QuantAssetsError
 from quant_assets.schemas import PREDICTIONS, PROMOTIONS
 from quant_assets.signals import tracking, training_run
 from quant_assets.signals.champions import MODEL, Champion, champion_for
@@ -234,11 +234,11 @@ class TestKnownBefore:
             desk.train(desk.evening(LAST), train_min_sessions=145)
         assert (writes(desk), desk.registry.fingerprints, desk.settings.models_path.exists()) == (before, [], False)
 
-    def test_nothing_at_all_is_too_few(self, desk: Desk, tmp_path: Path) -> None:
+    def test_nothing_at_all_is_said(self, desk: Desk, tmp_path: Path) -> None:
         with desk.warehouse.transaction() as connection:
             for table in ("market_data.daily_bars", "feature_store.technical_v1", "feature_store.labels"):
                 connection.execute(f"delete from {table}")
-        with pytest.raises(TooFewSessions, match="0 sessions are too few"):
+        with pytest.raises(FeaturesUnavailable, match="no bar of synthetic is stored at all"):
             desk.train(desk.evening(LAST))
 
 

@@ -18,8 +18,8 @@ from quant_assets.clock import TradingCalendar
 from quant_assets.feature_store.adjustment import forward_adjusted
 from quant_assets.feature_store.catalog import TECHNICAL_V1
 from quant_assets.feature_store.indicators import technical_v1
+from quant_assets.feature_store.inputs import IN_SCOPE
 from quant_assets.feature_store.labels import HORIZONS, labels
-from quant_assets.feature_store.store import IN_SCOPE
 from quant_assets.settings import Settings
 from quant_assets.warehouse import Warehouse
 

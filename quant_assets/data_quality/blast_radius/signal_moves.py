@@ -9,7 +9,7 @@ import polars as pl
 from quant_assets.data_quality.blast_radius.counterfactual import TOLERANCE, Bar, Histories
 from quant_assets.errors import QuantAssetsError
 from quant_assets.feature_store.catalog import model_columns
-from quant_assets.feature_store.indicators import definition_hash
+from quant_assets.feature_store.views import definition_hash
 from quant_assets.schemas import TECHNICAL_V1
 from quant_assets.signals.champions import MODEL
 from quant_assets.signals.heuristic import Heuristic
@@ -127,5 +127,5 @@ def _scored_again(
         side.filter(pl.col("session").is_in(sessions.implode())).select("symbol", "session", *model_columns())
         for side in (histories.features_with, histories.features_without)
     )
-    with_bar, without = (score(rows, booster, contract, TECHNICAL_V1.name, definition_hash()).select(_UNSCORED.columns) for rows in offered)
+    with_bar, without = (score(rows, booster, contract, TECHNICAL_V1.name, definition_hash(TECHNICAL_V1.name)).select(_UNSCORED.columns) for rows in offered)
     return with_bar, without

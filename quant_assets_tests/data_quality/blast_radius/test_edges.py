@@ -22,7 +22,8 @@ from quant_assets.data_quality.blast_radius.edges import COLUMNS, EDGES, impact,
 from quant_assets.data_quality.blast_radius.report import show
 from quant_assets.errors import QuantAssetsError
 from quant_assets.feature_store.catalog import model_columns
-from quant_assets.feature_store.store import refresh_labels, refresh_technical, training_frame
+from quant_assets.feature_store.store import refresh_labels, refresh_technical
+from quant_assets.feature_store.training_sets import training_set
 from quant_assets.market_data.landing import land
 from quant_assets.publishing import outbox
 from quant_assets.publishing.documents import signal_document_id, signal_documents
@@ -319,9 +320,9 @@ class TestTrainings:
         again = copied(market)
         hold(again, BAD, again.evening(BAD))
         frames = [
-            training_frame(
-                desk.warehouse, desk.calendar, model_columns(), 1, desk.evening(LAST - 1), desk.session(1), desk.session(LAST - 1)
-            ).filter(pl.col("symbol") == SYMBOL)
+            training_set(
+                desk.warehouse, desk.calendar, "technical_v1", None, (desk.session(1), desk.session(LAST - 1)), 1, desk.evening(LAST - 1)
+            ).frame.filter(pl.col("symbol") == SYMBOL)
             for desk in (new, again)
         ]
         lost = frames[0].join(frames[1], on="session", how="anti").height

@@ -1,0 +1,199 @@
+"""How a feature table is brought up to date: which symbols, from which session on, read from where, in which batches.
+
+A symbol whose new rows follow its stored ones goes on from its carried states and enough look-back; one whose past
+changed is computed from its first bar and written from the change on. Both give the same bits. Symbols are taken some
+at a time, so that memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import polars as pl
+
+from quant_assets.clock import utc_now
+from quant_assets.feature_store.inputs import BEGINNING, Changes, changes_since_build
+from quant_assets.schemas import CARRIED_STATES, VIEW_BUILDS, Table
+from quant_assets.warehouse import Connection, Warehouse, append_ledger, query, rewrite_current
+
+BATCH_VALUES = 32_000_000
+"""Values that are computed and written at once, a quarter of a gigabyte of them."""
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """What one refresh changed: symbols looked at, rows written and removed, and new rows per session (`session`, `rows`)."""
+
+    symbols: int
+    written: int
+    removed: int
+    rows_per_session: pl.DataFrame
+
+
+UNCHANGED = Refresh(0, 0, 0, pl.DataFrame(schema={"session": pl.Date, "rows": pl.get_index_type()}))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Symbols to compute at once: their rows from `from_session` on are replaced (`scope`), inputs are read from `first` on.
+
+    `carried` has the states to go on from (`symbol`, `session`, one column per state), where only look-back is read.
+    """
+
+    scope: pl.DataFrame
+    first: date = BEGINNING
+    carried: pl.DataFrame | None = None
+
+    @property
+    def symbols(self) -> list[str]:
+        """The symbols of the batch."""
+        return self.scope["symbol"].to_list()
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What makes one feature table: how its inputs are read, computed, and reached by a change.
+
+    `lookback` counts the rows of a symbol before a row that it needs, beside the carried `states`; `reached` widens the
+    histories that changed (`symbol, from_session`) to those that depend on them.
+    """
+
+    table: Table
+    definition: str
+    lookback: int
+    states: tuple[str, ...]
+    read: Callable[[Connection, Batch], pl.DataFrame]
+    compute: Callable[[pl.DataFrame, pl.DataFrame | None], pl.DataFrame]
+    reached: Callable[[Connection, Changes], pl.DataFrame] = lambda _, changes: changes.histories
+
+
+def refresh(warehouse: Warehouse, kernel: Kernel, run_id: str) -> Refresh:
+    """Bring a feature table up to date with its inputs; nothing new writes nothing, not even a build."""
+    with warehouse.connect() as connection:
+        changes = changes_since_build(connection, kernel.table, kernel.definition, warehouse.preferred_source)
+        scope = _all_symbols(connection, kernel, warehouse.preferred_source) if changes.rebuild else kernel.reached(connection, changes)
+        if scope.is_empty():
+            return UNCHANGED
+        recent = None if changes.rebuild else _recent(connection, kernel, scope)
+        looked_back = None
+        if recent is not None:
+            recent, looked_back = _with_enough_rows(kernel, recent, kernel.read(connection, recent))
+        rest = scope if recent is None else scope.join(recent.scope, on="symbol", how="anti")
+        batches = list(_whole_histories(connection, kernel.table, rest, warehouse.preferred_source))
+    written, removed, per_session = 0, 0, []
+    queue: list[tuple[Batch, pl.DataFrame | None]] = [(batch, None) for batch in batches]
+    if recent is not None:
+        queue.insert(0, (recent, looked_back))
+    for number, (batch, inputs) in enumerate(queue, 1):
+        computed = kernel.compute(_read(warehouse, kernel, batch) if inputs is None else inputs, batch.carried)
+        rows = computed.select(kernel.table.column_names)
+        if not changes.rebuild:
+            rows = (
+                computed.join(batch.scope, on="symbol", maintain_order="left")
+                .filter(pl.col("session") >= pl.col("from_session"))
+                .select(rows.columns)
+            )
+        with warehouse.transaction() as connection:
+            new, gone = rewrite_current(connection, kernel.table, rows, batch.scope)
+            if kernel.states:
+                _keep_states(connection, kernel, batch, computed)
+            written, removed = written + new, removed + gone
+            if number == len(queue):
+                note_build(connection, kernel.table, kernel.definition, warehouse.preferred_source, changes, written, run_id)
+        per_session.append(rows.group_by("session").len("rows"))
+    return Refresh(scope.height, written, removed, pl.concat(per_session).group_by("session").agg(pl.col("rows").sum()).sort("session"))
+
+
+def _read(warehouse: Warehouse, kernel: Kernel, batch: Batch) -> pl.DataFrame:
+    with warehouse.connect() as connection:
+        return kernel.read(connection, batch)
+
+
+def note_build(connection: Connection, table: Table, definition: str, source: str, changes: Changes, written: int, run_id: str) -> None:
+    """Write down with which definition a table was built and what it had seen, in the transaction that changed it."""
+    build = {
+        "view": table.name, "recorded_at": utc_now(), "definition_hash": definition, "source": source, "rows": written,
+        "run_id": run_id, **changes.seen,
+    }  # fmt: skip
+    append_ledger(connection, VIEW_BUILDS, pl.DataFrame([build], schema=VIEW_BUILDS.polars_schema))
+
+
+def _all_symbols(connection: Connection, kernel: Kernel, source: str) -> pl.DataFrame:
+    """Every symbol that has bars or rows, from its beginning on."""
+    symbols = query(
+        connection,
+        f"""
+        select symbol from market_data.daily_bars where source = $source group by symbol
+        union select symbol from {kernel.table.full_name} group by symbol order by symbol
+        """,
+        {"source": source},
+    )
+    return symbols.with_columns(from_session=pl.lit(BEGINNING))
+
+
+def _recent(connection: Connection, kernel: Kernel, scope: pl.DataFrame) -> Batch | None:
+    """The symbols for which look-back is enough, because all that changed follows their stored rows (None: there are none)."""
+    carried = None
+    if kernel.states:
+        known = query(
+            connection,
+            "select symbol, session, states from feature_store.carried_states where view = $view and symbol in (select unnest($symbols))",
+            {"view": kernel.table.name, "symbols": scope["symbol"].to_list()},
+        )
+        scope = scope.join(known.rename({"session": "stood"}), on="symbol").filter(pl.col("from_session") > pl.col("stood"))
+        carried = scope.select("symbol", pl.col("stood").alias("session"), *_unpacked(kernel.states))
+        scope = scope.select("symbol", "from_session")
+    if scope.is_empty():
+        return None
+    # A session is 1.45 days on average; a symbol with many bars missing does not have enough rows then and is taken whole.
+    earliest: date = scope.select(pl.col("from_session").min()).item()
+    return Batch(scope, earliest - timedelta(days=kernel.lookback * 1.5 + 10 if kernel.lookback else 0), carried)
+
+
+def _with_enough_rows(kernel: Kernel, batch: Batch, inputs: pl.DataFrame) -> tuple[Batch | None, pl.DataFrame | None]:
+    """The symbols of a batch that have their look-back in what was read, and their inputs."""
+    before = inputs.join(batch.scope, on="symbol").filter(pl.col("session") < pl.col("from_session")).group_by("symbol").len("before")
+    enough = (
+        batch.scope.join(before, on="symbol", how="left")
+        .filter(pl.col("before").fill_null(0) >= kernel.lookback)
+        .select(batch.scope.columns)
+    )
+    if enough.is_empty():
+        return None, None
+    carried = None if batch.carried is None else batch.carried.join(enough, on="symbol", how="semi")
+    return Batch(enough, batch.first, carried), inputs.join(enough, on="symbol", how="semi", maintain_order="left")
+
+
+def _whole_histories(connection: Connection, table: Table, scope: pl.DataFrame, source: str) -> Iterator[Batch]:
+    """Batches of symbols in their order, each of about `BATCH_VALUES` values."""
+    if scope.is_empty():
+        return
+    sizes = query(
+        connection,
+        "select symbol, count(*) as bars from market_data.daily_bars where source = $source and symbol in (select unnest($symbols)) group by symbol",
+        {"source": source, "symbols": scope["symbol"].to_list()},
+    )
+    ordered = (
+        scope.join(sizes, on="symbol", how="left")
+        .sort("symbol")
+        .with_columns(pl.col("bars").fill_null(0).cum_sum() // (BATCH_VALUES // len(table.columns)))
+    )
+    for part in ordered.partition_by("bars", maintain_order=True):
+        yield Batch(part.select("symbol", "from_session"))
+
+
+def _unpacked(states: tuple[str, ...]) -> list[pl.Expr]:
+    return [pl.col("states").list.get(place).alias(name) for place, name in enumerate(states)]
+
+
+def _keep_states(connection: Connection, kernel: Kernel, batch: Batch, computed: pl.DataFrame) -> None:
+    """Carry the states of each symbol's newest row, where it has look-back enough to go on from them."""
+    view = pl.lit(kernel.table.name).alias("view")
+    newest = computed.group_by("symbol").agg(
+        pl.col("session").last(), pl.concat_list(f"state_{name}" for name in kernel.states).last().alias("states"), pl.len().alias("rows")
+    )
+    whole = pl.col("states").list.drop_nulls().list.len() == len(kernel.states)
+    rows = newest.filter(pl.col("rows") > kernel.lookback, whole).select(view, "symbol", "session", "states")
+    rewrite_current(connection, CARRIED_STATES, rows, batch.scope.select(view, "symbol"))

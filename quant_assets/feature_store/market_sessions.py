@@ -1,0 +1,89 @@
+"""The sessions of the market series that a change reaches, and their rows, from the returns of the symbols in scope."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+
+import polars as pl
+
+from quant_assets.clock import TradingCalendar
+from quant_assets.feature_store.inputs import FOREVER, SCOPE_CHANGES, Changes
+from quant_assets.feature_store.market_series import market_series
+from quant_assets.schemas import MARKET_V1
+from quant_assets.warehouse import Connection, query
+
+
+def changed_sessions(connection: Connection, calendar: TradingCalendar, changes: Changes) -> list[date]:
+    """The sessions whose market row a change reaches: its own and the next, whose return starts there; all for a rebuild."""
+    first, last = query(connection, "select min(session), max(session) from feature_store.technical_v1").row(0)
+    if first is None:
+        return []
+    if changes.rebuild:
+        return list(calendar.between(first, last))
+    days = [day for day in (calendar.session_on_or_after(day) for day in changes.sessions) if day]
+    reached = {*days, *(day for day in map(calendar.session_after, days) if day)}
+    for scope_first, scope_last in changes.scopes.iter_rows():
+        reached |= set(calendar.between(max(scope_first, first), min(scope_last, last)))
+    return sorted(day for day in reached if first <= day <= last)
+
+
+def market_rows(
+    connection: Connection,
+    calendar: TradingCalendar,
+    source: str,
+    sessions: Sequence[date],
+    rows: str = "feature_store.technical_v1",
+    as_of: datetime = FOREVER,
+) -> pl.DataFrame:
+    """Rows of `market_v1` for some sessions, as known at an instant, from a relation with the symbols' one-session returns.
+
+    A session counts the symbols in scope that have a bar on the session before too. `known_at` is the latest instant of
+    anything about these two sessions, and about who was in scope.
+    """
+    spans = {
+        "session": sessions,
+        "previous_session": [calendar.sessions_before(day, 1) for day in sessions],
+        "after": [calendar.sessions_before(day, 2) for day in sessions],
+    }
+    given = {"source": source, "until": as_of, "first": min(spans["after"], default=date.max)}
+    connection.register("sessions", pl.DataFrame(spans, schema=dict.fromkeys(spans, pl.Date)))
+    returns = query(
+        connection,
+        f"""
+        select row.symbol, row.session, row.price_change_1d
+        from {rows} as row join sessions using (session)
+        semi join {rows} as before on before.symbol = row.symbol and before.session = sessions.previous_session
+        where row.price_change_1d is not null and exists (
+            select 1 from market_data.scope_as_of($until) as stretch
+            where stretch.symbol = row.symbol and row.session between stretch.valid_from and coalesce(stretch.valid_to, date '9999-12-31')
+        )
+        """,
+        {"until": as_of},
+    )
+    known = query(
+        connection,
+        f"""
+        with events as (
+            select session, known_at from data_quality.clean_bars_as_of($until) where session > $first
+            union all select session, known_at from market_data.corporate_actions
+                where session > $first and source = $source and known_at <= $until
+            union all select session, known_at from data_quality.anomalies
+                where session > $first and source = $source and severity = 'critical' and known_at <= $until
+            union all select session, decided_at from data_quality.reviews
+                where session > $first and source = $source and decided_at <= $until
+        ),
+        moments as (select session, max(known_at) as known_at from events group by session),
+        own as (
+            select sessions.session, max(moments.known_at) as known_at
+            from sessions join moments on moments.session > sessions.after and moments.session <= sessions.session
+            group by sessions.session
+        )
+        select own.session, greatest(own.known_at, max(scope.known_at)) as known_at
+        from own left join ({SCOPE_CHANGES}) as scope on own.session between scope.changed_from and scope.changed_to
+        group by own.session, own.known_at
+        """,
+        given,
+    )
+    connection.unregister("sessions")
+    return market_series(returns).join(known, on="session").select(MARKET_V1.column_names)
