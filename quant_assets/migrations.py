@@ -71,8 +71,14 @@ MIGRATIONS: tuple[Migration, ...] = (
     ),
     Migration(
         4,
-        "what a feature table had seen when it was built",
+        "what a feature table had seen when it was built; drift of features",
         """
+        create table feature_store.drift (
+            view varchar not null, feature varchar not null, session date not null, known_at timestamp not null, reference_from date not null,
+            reference_to date not null, symbols bigint, window_sessions bigint not null, effective_sessions double, shift double, statistic double,
+            p_value double, p_adjusted double, spread_ratio double, spread_statistic double, spread_p_value double, spread_p_adjusted double, verdict
+            varchar not null, severity varchar, reason varchar, recorded_at timestamp not null
+        );
         alter table feature_store.view_builds add column source varchar default '';
         alter table feature_store.view_builds alter column source set not null;
         """

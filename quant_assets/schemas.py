@@ -357,6 +357,35 @@ LABELS = Table(
     derived=True,
 )  # fmt: skip
 
+DRIFT = Table(
+    "feature_store", "drift", Kind.VERSIONS, "one version of one feature's drift as of one session", ("view", "feature", "session", "known_at"), "known_at",
+    "Whether each feature has left the distribution it had in the champion's training window, autocorrelation allowed for.",
+    (
+        Column("view", pl.String, "Feature view"),
+        Column("feature", pl.String, "Feature"),
+        SESSION,
+        _known_at("As-of instant of the night that judged it"),
+        Column("reference_from", pl.Date, "First session of the reference"),
+        Column("reference_to", pl.Date, "Last session of the reference"),
+        Column("symbols", pl.Int64, "Median number of symbols in the window", "symbols", nullable=True),
+        Column("window_sessions", pl.Int64, "Sessions in the window with a value", "sessions"),
+        Column("effective_sessions", pl.Float64, "Independent sessions that carry as much", "sessions", nullable=True),
+        Column("shift", pl.Float64, "Mean of the window less the reference's, in normal scores", "standard deviations", nullable=True),
+        Column("statistic", pl.Float64, "Shift over its standard error", nullable=True),
+        Column("p_value", pl.Float64, "Of no shift, two-sided", "0 to 1", nullable=True),
+        Column("p_adjusted", pl.Float64, "The same, adjusted over the session's features (Benjamini and Hochberg)", "0 to 1", nullable=True),
+        Column("spread_ratio", pl.Float64, "Spread across symbols in the window over the reference's", "ratio", nullable=True),
+        Column("spread_statistic", pl.Float64, "Change of the spread over its standard error", nullable=True),
+        Column("spread_p_value", pl.Float64, "Of no change of spread, two-sided", "0 to 1", nullable=True),
+        Column("spread_p_adjusted", pl.Float64, "The same, adjusted over the session's features", "0 to 1", nullable=True),
+        Column("verdict", pl.String, "shifted, spread changed, steady, or cannot be told"),
+        Column("severity", pl.String, "critical, warning or info", nullable=True),
+        Column("reason", pl.String, "Why it cannot be told", nullable=True),
+        _recorded_at(),
+    ),
+    ignored=("recorded_at",),
+)  # fmt: skip
+
 VIEW_BUILDS = Table(
     "feature_store", "view_builds", Kind.LEDGER, "one build of a feature table that changed rows", ("view", "recorded_at"), "recorded_at",
     "With which definition a feature table was built, and what it had seen by then.",
@@ -460,6 +489,6 @@ TABLES: dict[str, Table] = {
         FETCH_LEDGER, REJECTED_ROWS, INSTRUMENTS, UNIVERSE, DAILY_BARS, CORPORATE_ACTIONS,
         SYNTHETIC_TRUTH_STATES, SYNTHETIC_TRUTH_FAULTS, SYNTHETIC_TRUTH_SIGNAL,
         ANOMALIES, REVIEWS, JUDGED_BATCHES, BLAST_RADIUS, TECHNICAL_V1, ALPHA_HISTORY_V1, MARKET_V1, ALPHA_MARKET_V1,
-        CARRIED_STATES, LABELS, VIEW_BUILDS, PREDICTIONS, PROMOTIONS, DAILY_SIGNALS, OUTBOX,
+        CARRIED_STATES, LABELS, VIEW_BUILDS, DRIFT, PREDICTIONS, PROMOTIONS, DAILY_SIGNALS, OUTBOX,
     )
 }  # fmt: skip

@@ -5,9 +5,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
+import polars as pl
+import polars.selectors as cs
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
 
-from quant_assets.assets import RESEARCH, record_partitions, row_count, table_spec
+from quant_assets.assets import RESEARCH, markdown_table, picture, record_partitions, row_count, table_spec
 from quant_assets.data_quality.assets import CLEAN_BARS
 from quant_assets.feature_store.dbt import MANIFEST_PATH, build
 from quant_assets.feature_store.store import (
@@ -24,6 +26,7 @@ from quant_assets.schemas import (
     ALPHA_HISTORY_V1,
     ALPHA_MARKET_V1,
     CARRIED_STATES,
+    DRIFT,
     LABELS,
     MARKET_V1,
     TECHNICAL_V1,
@@ -33,7 +36,9 @@ from quant_assets.schemas import (
 FEATURES = dg.AssetKey(["feature_store", "technical_v1"])
 ALPHA = dg.AssetKey(["feature_store", "alpha_v1"])
 MARKET = dg.AssetKey(["feature_store", "market_v1"])
+DRIFT_KEY = dg.AssetKey(["feature_store", "drift"])
 BARS = [CLEAN_BARS, ["market_data", "corporate_actions"]]
+VERDICTS = ("shifted", "spread changed", "steady", "cannot be told")
 TECHNICAL, ALPHA_CODE = definition_hash("technical_v1"), definition_hash("alpha_v1")
 
 
@@ -88,6 +93,56 @@ def feature_store(
         with warehouse.get_connection() as connection:
             rows = row_count(connection, table.full_name)
         yield dg.MaterializeResult(asset_key=[table.schema, table.name], metadata={"dagster/row_count": rows})
+
+
+@dg.multi_asset(
+    specs=[table_spec(DRIFT, deps=[FEATURES, ALPHA, ["signals", "promotions"]], owners=RESEARCH, kinds={"duckdb", "numpy"})],
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    partitions_def=SESSIONS,
+)
+def drift(context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource) -> dg.MaterializeResult[None]:
+    """Hold the features' trailing window against the champion's training window."""
+    from quant_assets.feature_store.drift_plots import paths_png, shifts_png
+    from quant_assets.feature_store.drift_tonight import judge_drift
+
+    night, settings = desk.night(context, warehouse.client), desk.settings
+    judged = judge_drift(
+        warehouse.client,
+        desk.calendar,
+        settings.feature_view,
+        settings.horizon,
+        night.as_of,
+        night.tonight,
+        settings.first_session_floor,
+    )
+    record_partitions(context, DRIFT_KEY, warehouse.rows_per_session(DRIFT.full_name, night.sessions))
+    with warehouse.get_connection() as connection:
+        rows = row_count(connection, DRIFT.full_name)
+    plots = {}
+    if judged.note:
+        context.log.warning(f"drift cannot be told: {judged.note}")
+    else:
+        shown = judged.drift.filter(pl.col("p_value").is_not_null()).sort("p_value")
+        plots = {
+            "most_shifted": markdown_table(
+                shown.select("feature", "shift", "effective_sessions", "p_value", "p_adjusted", "verdict")
+                .head(10)
+                .with_columns(cs.float().round(3))
+            ),
+            "shifts": picture(shifts_png(judged.drift, night.tonight)),
+            "paths": picture(paths_png(judged.series, judged.drift, night.tonight)),
+        }
+    return dg.MaterializeResult(
+        asset_key=DRIFT_KEY,
+        metadata={
+            "dagster/row_count": rows,
+            "view": settings.feature_view,
+            "features": judged.drift.height,
+            **{f"features_{verdict.replace(' ', '_')}": judged.drift.filter(verdict=verdict).height for verdict in VERDICTS},
+            "critical": judged.drift.filter(severity="critical").height,
+            **plots,
+        },
+    )
 
 
 class _Translator(DagsterDbtTranslator):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from quant_assets.assets import markdown_table
-from quant_assets.feature_store.assets import ALPHA, FEATURES
+from quant_assets.feature_store.assets import ALPHA, DRIFT_KEY, FEATURES
 from quant_assets.resources import DeskResource, WarehouseResource
 
 
@@ -56,3 +56,26 @@ def no_lookahead(context: dg.AssetCheckExecutionContext, warehouse: WarehouseRes
                 "offenders": markdown_table(proof.offending.head(20)),
             },
         )
+
+
+@dg.asset_check(
+    asset=DRIFT_KEY,
+    name="no_critical_drift",
+    description="No feature lies a standard deviation or more from its training window, past all chance.",
+)
+def no_critical_drift(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource, desk: DeskResource) -> dg.AssetCheckResult:
+    """Warn of the features that drifted far; retraining is for a person, or a later stage, to ask for."""
+    night = desk.night(context, warehouse.client)
+    found = warehouse.client.read(
+        """
+        select feature, shift, effective_sessions, p_value, p_adjusted from feature_store.drift_as_of($as_of)
+        where session = $session and view = $view and severity = 'critical' order by p_value
+        """,
+        {"as_of": night.as_of, "session": night.tonight, "view": desk.settings.feature_view},
+    )
+    return dg.AssetCheckResult(
+        passed=found.is_empty(),
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{found.height} features of {desk.settings.feature_view} drifted a standard deviation or more.",
+        metadata={"critical": found.height, "features": markdown_table(found.head(20))},
+    )
