@@ -6,12 +6,8 @@ location and one spread, and the two series are tested as series:
 
 - Normal scores: a piecewise linear map takes the reference's quantiles to those of the standard normal (linear and then
   capped beyond the 1st and 99th percentile), which makes units alike and leaves no power to outliers.
-- An autoregression of the reference by Burg's method, order by AICc (Hurvich & Tsai 1989), the sum of the coefficients
-  freed of its bias of order 1/n (Kendall 1954; Marriott & Pope 1954; Shaman & Stine 1988).
-- The generalised least squares mean of the window and of the reference, the best linear unbiased one (Beran 1994,
-  *Statistics for Long-Memory Processes*, ch. 8). Its exact variance under the autoregression says the effective number of
-  sessions, for an AR(1) (n(1 - phi) + 2 phi) / (1 + phi); more than their number are not believed.
-- A normal p value, averaged over the uncertainty of its own standard error (delta method, lognormal).
+- Each is told by the generalised least squares means of the window and of the reference, under the autoregression that the
+  reference follows (`autoregression.py`), which also says the effective number of sessions.
 
 Where the reference cannot be told from a random walk, nothing is said: n(1 - phi) is then under about 14 (Dickey & Fuller
 1979, 5 %), and the effective number of its sessions under (14 + 2) / 2 = 8.
@@ -30,19 +26,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
+from quant_assets.feature_store.autoregression import Array, Reference, compare_means, reference_of
 
 WINDOW, LEVEL = 60, 0.05
 LEAST_REFERENCE, LEAST_WINDOW = 100, 20
 """Observed sessions below which nothing is said."""
 LEAST_EFFECTIVE_REFERENCE, LEAST_EFFECTIVE_WINDOW = 8.0, 1.5
-LARGEST_ORDER = 30
-"""More than a month of sessions: a rolling window of 20 is a moving average, which short autoregressions fit badly."""
-PREDICTABLE = 1e-8
-"""Share of the variance below which a prediction is exact, as for the day of the week: such an order is not fitted."""
-NODES = np.polynomial.hermite_e.hermegauss(9)[0]
-WEIGHTS = (np.polynomial.hermite_e.hermegauss(9)[1] / math.sqrt(2 * math.pi)).tolist()
-"""Of the average over a standard normal variable (Gauss and Hermite's quadrature)."""
 PROBABILITIES = np.array([0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99])
 CAP = 5.0
 SAMPLE = 50_000
@@ -236,134 +225,9 @@ def _normal_scores(values: Array, sample: Array) -> tuple[Array, Array] | None:
 
 
 @dataclass(frozen=True)
-class _Autoregression:
-    """Partial autocorrelations and the variance of the innovations, from `n` observations."""
-
-    partial: Array
-    innovation: float
-    n: int
-
-    @property
-    def variances(self) -> Array:
-        """Of the prediction from 0, 1, … p values before: the first is the variance of the series."""
-        return self.innovation / np.concatenate([np.cumprod((1 - self.partial**2)[::-1])[::-1], [1.0]])
-
-    @property
-    def filters(self) -> list[Array]:
-        """Weights (1, -c1, -c2, …) of the newest and the values before it in the error of each of those predictions."""
-        found = [np.ones(1)]
-        for value in self.partial:
-            longer = np.append(found[-1], 0.0)
-            found.append(longer - value * longer[::-1])
-        return found
-
-    def whitened(self, x: Array) -> tuple[Array, Array]:
-        """The series and a series of ones as uncorrelated values of unit variance (Levinson and Durbin's prediction errors)."""
-        deviations, p = np.sqrt(self.variances), len(self.partial)
-        white, ones = np.empty(len(x)), np.empty(len(x))
-        for order, weights in enumerate(self.filters[: len(x)]):
-            place = slice(order, order + 1) if order < p else slice(p, None)
-            white[place] = np.convolve(x[: order + 1] if order < p else x, weights, "valid") / deviations[order]
-            ones[place] = weights.sum() / deviations[order]
-        return white, ones
-
-    def variance_of_mean(self, n: int) -> float:
-        """Of the generalised least squares mean of n values; at least that of independent ones, since what returns like the
-        day of the week would otherwise be known without error.
-        """
-        return max(1 / self.information(n), float(self.variances[0]) / n)
-
-    def information(self, n: int) -> float:
-        """1' C^-1 1 over n values, C their covariance."""
-        sums = np.cumprod(np.concatenate([[1.0], 1 - self.partial]))
-        each, p = sums**2 / self.variances, len(self.partial)
-        return float(each[: min(n, p)].sum() + max(n - p, 0) * each[p])
-
-    def uncertainty(self, n: int) -> float:
-        """Standard error of the logarithm of the standard error of the difference between the means of n new and of the own values."""
-        relative = 2 / self.n
-        if len(self.partial):
-            total, deviation = self.total, math.sqrt(self.variance_of_total)
-            above, below = (self.with_total(total + side * 0.01 * deviation) for side in (1, -1))
-            logarithms = [math.log(model.variance_of_mean(n) + model.variance_of_mean(self.n)) for model in (above, below)]
-            relative += ((logarithms[0] - logarithms[1]) / 0.02) ** 2
-        return math.sqrt(relative) / 2
-
-    @property
-    def total(self) -> float:
-        """One less the sum of the coefficients, which is near zero where the series is near a random walk."""
-        return float(np.prod(1 - self.partial))
-
-    @property
-    def variance_of_total(self) -> float:
-        """Of its estimate: 1' C^-1 1 over the order's values, times the variance of an innovation, over n."""
-        return self.innovation * self.information(len(self.partial)) / self.n
-
-    def with_total(self, total: float) -> _Autoregression:
-        """The same with another `total`, the first partial autocorrelation moved for it."""
-        first = 1 - (1 - self.partial[0]) * total / self.total
-        return _Autoregression(np.append(np.clip(first, -0.999999, 0.999999), self.partial[1:]), self.innovation, self.n)
-
-
-def _autoregression(x: Array) -> _Autoregression:
-    """Burg's fit, order by AICc, the bias of the sum of its coefficients taken off."""
-    n, largest = len(x), min(LARGEST_ORDER, len(x) // 10)
-    centred = x - x.mean()
-    forward, backward = centred[1:], centred[:-1]
-    partial, variances = np.empty(largest), np.empty(largest + 1)
-    variances[0] = centred @ centred / n
-    for order in range(largest):
-        partial[order] = 2 * (forward @ backward) / (forward @ forward + backward @ backward)
-        variances[order + 1] = variances[order] * (1 - partial[order] ** 2)
-        if variances[order + 1] < PREDICTABLE * variances[0]:
-            largest = order
-            break
-        forward, backward = (forward - partial[order] * backward)[1:], (backward - partial[order] * forward)[:-1]
-    orders, variances = np.arange(largest + 1), variances[: largest + 1]
-    chosen = int(np.argmin(n * np.log(variances) + 2 * n * (orders + 2) / (n - orders - 3)))
-    model = _Autoregression(partial[:chosen], float(variances[chosen]) * n / (n - chosen - 1), n)
-    if not chosen:
-        return model
-    # The sum of the coefficients c is low by about (2 (c1 + 2 c2 + …) + v) / n, with v from the mean that is estimated too;
-    # (1 + 3 c) / n for the first order, and for any order in the limit of a random walk.
-    coefficients = -model.filters[-1][1:]
-    bias = (2 * float(coefficients @ orders[1 : chosen + 1]) + model.variance_of_total * n / model.total) / n
-    return model.with_total(max(model.total - bias, 1e-9))
-
-
-@dataclass(frozen=True)
-class _Reference:
-    """What the reference says of one series."""
-
-    model: _Autoregression
-    mean: float
-    innovations: Array
-
-    @property
-    def effective(self) -> float:
-        """The number of independent observations whose mean is as uncertain."""
-        return float(self.model.variances[0]) / self.model.variance_of_mean(self.model.n)
-
-
-def _reference_of(x: Array) -> _Reference:
-    model = _autoregression(x)
-    mean, innovations = _mean(model, x)
-    return _Reference(model, mean, innovations)
-
-
-def _mean(model: _Autoregression, x: Array) -> tuple[float, Array]:
-    """The generalised least squares mean, and the innovations around it in standard deviations."""
-    white, ones = model.whitened(x)
-    information, n = float(ones @ ones), len(x)
-    # Where these say more than independent values would (see `variance_of_mean`), the weights lean on a few; the plain mean does not.
-    mean = float(white @ ones) / information if information * model.variances[0] <= n else float(x.mean())
-    return mean, white - mean * ones
-
-
-@dataclass(frozen=True)
 class _Fitted:
-    location: _Reference
-    spread: _Reference | None
+    location: Reference
+    spread: Reference | None
 
 
 def _fit_reference(values: Array, symbols: Any) -> _Fitted | str:
@@ -376,7 +240,7 @@ def _fit_reference(values: Array, symbols: Any) -> _Fitted | str:
     if np.ptp(x) <= 1e-12:
         return "the reference's location is constant"
     varies = len(root) >= LEAST_REFERENCE and np.ptp(root) > 1e-12
-    return _Fitted(_reference_of(x), _reference_of(root) if varies else None)
+    return _Fitted(reference_of(x), reference_of(root) if varies else None)
 
 
 def _observed(values: Array) -> tuple[Array, Array]:
@@ -400,27 +264,13 @@ def _compare(fitted: _Fitted | str, values: Array, symbols: Any) -> dict[str, ob
         return {**sizes, "reason": f"the reference may be a random walk: {location.effective:.1f} effective sessions"}
     if effective < LEAST_EFFECTIVE_WINDOW:
         return {**sizes, "reason": f"the window holds {effective:.1f} effective sessions, fewer than {LEAST_EFFECTIVE_WINDOW}"}
-    mean, statistic, p = _test(location, x)
+    mean, statistic, p = compare_means(location, x)
     result = {**sizes, "shift": mean - location.mean, "statistic": statistic, "p_value": p}
     if fitted.spread is None or fitted.spread.effective < LEAST_EFFECTIVE_REFERENCE or len(root) < LEAST_WINDOW:
         return result
-    mean, statistic, p = _test(fitted.spread, root)
+    mean, statistic, p = compare_means(fitted.spread, root)
     ratio = (max(mean, 0.0) / fitted.spread.mean) ** 2
     return {**result, "spread_ratio": ratio, "spread_statistic": statistic, "spread_p_value": p}
-
-
-def _test(reference: _Reference, x: Array) -> tuple[float, float, float]:
-    """The window's mean, its difference from the reference's over its standard error, and the p value."""
-    model = reference.model
-    mean, innovations = _mean(model, x)
-    of_window, size, usual = model.variance_of_mean(len(x)), np.abs(innovations), np.abs(reference.innovations)
-    # A stormier window has a less certain mean. Absolute values, since a step within the window is one large innovation.
-    if size.mean() > usual.mean() + NormalDist().inv_cdf(0.999) * usual.std() / math.sqrt(len(x)):
-        of_window *= float(size.mean() / usual.mean()) ** 2
-    statistic = (mean - reference.mean) / math.sqrt(of_window + model.variance_of_mean(model.n))
-    factors = np.exp(model.uncertainty(len(x)) * NODES).tolist()
-    p = sum(weight * math.erfc(abs(statistic) / factor / math.sqrt(2)) for weight, factor in zip(WEIGHTS, factors, strict=True))
-    return mean, statistic, min(p, 1.0)
 
 
 def _adjusted(name: str) -> pl.Expr:

@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
-from scipy.linalg import solve_toeplitz, toeplitz
 from scipy.signal import lfilter
 
 from quant_assets.feature_store.adjustment import forward_adjusted
-from quant_assets.feature_store.drift import DRIFT, POOLED, SAMPLE, _Autoregression, _autoregression, drift, pooled, shifts
+from quant_assets.feature_store.drift import DRIFT, POOLED, SAMPLE, drift, pooled, shifts
 from quant_assets.feature_store.indicators import technical_v1
 from quant_assets_tests.lookahead import NO_ACTIONS, sessions_from, sp500_panel
 
@@ -63,34 +62,6 @@ def least(share: float, runs: int = RUNS) -> float:
 
 
 class TestRegression:
-    def test_sixty_sessions_of_a_slow_series_are_two_and_a_half(self) -> None:
-        model = _Autoregression(np.array([0.95]), 1.0, REFERENCE)
-        effective = model.variances[0] / model.variance_of_mean(60)
-        assert effective == pytest.approx((60 * 0.05 + 2 * 0.95) / 1.95)
-        assert effective == pytest.approx(2.513, abs=0.001)
-
-    @pytest.mark.parametrize("n", [2, 3, 4, 20, 60])
-    def test_the_mean_is_that_of_the_toeplitz_covariance(self, n: int) -> None:
-        """AR(3), partial autocorrelations 0.8, -0.3, 0.2; its autocovariances come from its impulse response."""
-        model = _Autoregression(np.array([0.8, -0.3, 0.2]), 2.0, REFERENCE)
-        coefficients = np.array([0.8])
-        for value in (-0.3, 0.2):
-            coefficients = np.append(coefficients - value * coefficients[::-1], value)
-        response = lfilter([1.0], np.append(1.0, -coefficients), np.append(1.0, np.zeros(2_000)))
-        covariances = np.array([2.0 * response[lag:] @ response[: len(response) - lag] for lag in range(n)])
-        x = np.random.default_rng(3).standard_normal(n)
-        weights = solve_toeplitz(covariances, np.ones(n))
-        white, ones = model.whitened(x)
-        assert white @ ones / (ones @ ones) == pytest.approx(weights @ x / weights.sum())
-        assert model.information(n) == pytest.approx(weights.sum())
-        assert white @ white == pytest.approx(x @ np.linalg.solve(toeplitz(covariances), x))
-
-    def test_the_fit_is_free_of_bias(self) -> None:
-        """At 0.9 and n = 200 the bias of the plain estimate is -(1 + 3 · 0.9)/200 = -0.0185, eight standard errors here."""
-        series = autoregression(np.random.default_rng(5), 300, 200, 0.9)
-        models = [_autoregression(x) for x in series]
-        assert np.mean([model.partial[0] for model in models]) == pytest.approx(0.9, abs=0.008)
-
     def test_a_shift_is_told_in_standard_deviations(self) -> None:
         x = np.random.default_rng(1).normal(50, 10, (1, 40, 1_060))
         x[:, :, REFERENCE:] += 5
