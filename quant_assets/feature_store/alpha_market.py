@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from quant_assets.feature_store.adjustment import in_order
 from quant_assets.feature_store.catalog import ALPHA_MARKET
 from quant_assets.feature_store.windows import Floats, Rows, by_blocks
 
@@ -30,7 +31,7 @@ def alpha_market(returns: pl.DataFrame) -> pl.DataFrame:
     makes its features null, nothing is NaN or infinite. `known_at` is the latest of the row's own and of the markets of its last
     252 rows. Definitions, null rules and sources stand in the catalog.
     """
-    return by_blocks(returns.sort("symbol", "session"), _alpha_market)
+    return by_blocks(in_order(returns), _alpha_market)
 
 
 def _alpha_market(returns: pl.DataFrame) -> pl.DataFrame:
@@ -41,7 +42,7 @@ def _alpha_market(returns: pl.DataFrame) -> pl.DataFrame:
     day = returns["session"].to_physical().cast(pl.Float64).to_numpy()
     values: dict[str, Floats] = {}
     with np.errstate(invalid="ignore", divide="ignore"):
-        *moments, year, half = comoments(market, own, (*REGRESSIONS, 252 - SKIPPED, 126 - SKIPPED))
+        *moments, year, half = comoments(market, own, np.array([*REGRESSIONS, 252 - SKIPPED, 126 - SKIPPED]))
         for n, sums in zip(REGRESSIONS, moments, strict=True):
             mean_x, mean_y, xx, xy, yy, xxx, xxy, xyy, yyy = rows.warm(sums, n)
             beta = xy / xx

@@ -41,33 +41,41 @@ def _merge(earlier: Floats, later: Floats, merged: Floats, lag: int, a: int, b: 
         merged[8, row] = earlier[8, i] + later[8, row] + y * y * y * third + 3.0 * y * yy
 
 
+@numba.njit(cache=True, nogil=True)
+def _copy(source: Floats, target: Floats, skipped: int, start: int) -> None:
+    # Loops, for numba takes seconds to compile assignments of slices.
+    for moment in range(9):
+        for row in range(skipped, source.shape[1]):
+            target[moment, start + row - skipped] = source[moment, row]
+
+
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def comoments(x: Floats, y: Floats, lengths: tuple[int, ...]) -> Floats:
+def comoments(x: Floats, y: Floats, lengths: npt.NDArray[np.int64]) -> Floats:
     """Moments of the last n rows for each n of `lengths`, an array of length, moment and row.
 
     The moments: means of x and of y, and the sums of xx, xy, yy, xxx, xxy, xyy and yyy about the means. A NaN inside a window
     makes it NaN; a window that reaches over the first row has no meaning, and its caller blanks it.
     """
-    out = np.full((len(lengths), 9, len(x)), np.nan)
-    halo = max(lengths) - 1
+    out = np.empty((len(lengths), 9, len(x)))
+    longest = lengths.max()
     for start in range(0, len(x), TILE_ROWS):
-        first = max(start - halo, 0)
-        end = min(start + TILE_ROWS, len(x))
-        block, spare = np.zeros((9, end - first)), np.empty((9, end - first))
-        totals, taken = np.empty((len(lengths), 9, end - first)), np.zeros(len(lengths), dtype=np.int64)
+        first, end = max(start - longest + 1, 0), min(start + TILE_ROWS, len(x))
+        block, spare, totals = np.zeros((9, end - first)), np.zeros((9, end - first)), np.zeros((len(lengths), 9, end - first))
         block[0], block[1] = x[first:end], y[first:end]
         width = 1
-        while width <= max(lengths):
+        while True:
             for i in range(len(lengths)):
-                if lengths[i] & width:
-                    if taken[i]:
-                        _merge(block, totals[i], spare, taken[i], width, taken[i])
-                        totals[i] = spare
-                    else:
-                        totals[i] = block
-                    taken[i] += width
+                taken = lengths[i] & (width - 1)
+                if lengths[i] & width and taken:
+                    _merge(block, totals[i], spare, taken, width, taken)
+                    _copy(spare, totals[i], 0, 0)
+                elif lengths[i] & width:
+                    _copy(block, totals[i], 0, 0)
+            if 2 * width > longest:
+                break
             _merge(block, block, spare, width, width, width)
             block, spare = spare, block
             width *= 2
-        out[:, :, start:end] = totals[:, :, start - first :]
+        for i in range(len(lengths)):
+            _copy(totals[i], out[i], start - first, start)
     return out

@@ -2,8 +2,8 @@
 -- cross-section of the session, the market and the calendar add to them. Definitions and sources stand in the catalog.
 --
 -- Whoever reads some sessions pays for these: every window over symbols is partitioned by session, so that a filter on it
--- moves below. Ranks are taken few at a time and joined, for each sort carries all columns beside it: in one chain the
--- 22 took five times as long. Across symbols there are ranks, medians, counts, and one sum, of exact decimals: no value
+-- moves below. Ranks are taken few at a time and joined, for each sort carries all columns beside it: in one chain they
+-- took over three times as long. Across symbols there are ranks, medians, counts, and one sum, of exact decimals: no value
 -- depends on the order of rows. The symbols out of scope have no part in them, and no place.
 with market as (
     select
