@@ -19,7 +19,7 @@ WARM_UP = "null before warm-up"
 
 @dataclass(frozen=True)
 class Feature:
-    """One feature column of a view; it is null in a symbol's first `lookback` sessions at least.
+    """One feature column of a view; it is null in a symbol's first `lookback` sessions at least (of the market's, where it is the market's).
 
     `unit` is the column's unit; `low` and `high` bound its values (both included, `None`: unbounded). `scale_free`
     features can be compared between symbols and are untouched by splits: they serve models. The others stand in the
