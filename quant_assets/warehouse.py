@@ -192,23 +192,42 @@ def rewrite_current(connection: Connection, table: Table, frame: pl.DataFrame, s
     """
     _expect(table, frame, Kind.CURRENT)
     keys = [name for name in scope.columns if name != "from_session"]
-    inside = _equal(keys, "t", "s") if keys else "true"
-    if "from_session" in scope.columns and scope.height:
-        # The constant lets DuckDB skip what lies before every one of them.
-        inside += f" and t.session >= s.from_session and t.session >= date '{scope.select(pl.col('from_session').min()).item()}'"
-    connection.register("incoming", frame)
+    inside = f"exists (select 1 from scope as s where {_equal(keys, 't', 's') if keys else 'true'})"
+    if "from_session" in scope.columns:
+        inside = f"exists (select 1 from scope as s where {_equal(keys, 't', 's')} and t.session >= s.from_session)"
+        if scope.height:  # a constant beside it, for DuckDB to skip what lies before every one of them
+            inside = f"t.session >= date '{scope.select(pl.col('from_session').min()).item()}' and {inside}"
     connection.register("scope", scope)
-    doomed = f"from {table.full_name} as t where exists (select 1 from scope as s where {inside})"
-    removed = 0
-    if scalar(connection, f"select exists (select 1 {doomed})"):
-        same = f"{_equal(table.key, 'new', 't')} and {_same([c for c in table.column_names if c not in table.key], 'new', 't')}"
-        removed = int(scalar(connection, f"delete {doomed} and not exists (select 1 from incoming as new where {same})"))
-        frame = query(connection, f"select * from incoming as new anti join {table.full_name} as old on {_equal(table.key, 'new', 'old')}")
-    connection.unregister("incoming")
+    stored = query(connection, f"select * from {table.full_name} as t where {inside}")
     connection.unregister("scope")
-    if removed and not frame.height:
+    if stored.is_empty():
+        return _insert(connection, table, frame), 0
+    beside = frame.with_columns(here=pl.lit(1))
+    changed = _differing(stored, beside, table).select(table.key)
+    if changed.height:
+        connection.register("changed", changed)
+        bound = ""
+        if "session" in table.key:
+            first, last = changed.select(first=pl.col("session").min(), last=pl.col("session").max()).row(0)
+            bound = f"t.session between date '{first}' and date '{last}' and "
+        connection.execute(
+            f"delete from {table.full_name} as t where {bound}exists (select 1 from changed as c where {_equal(table.key, 't', 'c')})"
+        )
+        connection.unregister("changed")
+    kept = stored.join(changed, on=table.key, how="anti").select(table.key)
+    fresh = frame.join(kept, on=table.key, how="anti", maintain_order="left")
+    if changed.height and not fresh.height:
         _count_change(connection)
-    return _insert(connection, table, frame), removed
+    return _insert(connection, table, fresh), changed.height
+
+
+def _differing(stored: pl.DataFrame, beside: pl.DataFrame, table: Table) -> pl.DataFrame:
+    """The stored rows that are not among the others (which have a column `here`) with equal values."""
+    both = stored.join(beside, on=table.key, how="left", suffix="_new", maintain_order="left")
+    values = [name for name in table.column_names if name not in table.key]
+    return both.filter(
+        pl.col("here").is_null() | pl.any_horizontal(pl.lit(False), *(pl.col(name).ne_missing(pl.col(f"{name}_new")) for name in values))
+    )
 
 
 def change_counter(connection: Connection) -> int:

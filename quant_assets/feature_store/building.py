@@ -18,8 +18,8 @@ from quant_assets.feature_store.inputs import BEGINNING, Changes, changes_since_
 from quant_assets.schemas import CARRIED_STATES, VIEW_BUILDS, Table
 from quant_assets.warehouse import Connection, Warehouse, append_ledger, query, rewrite_current
 
-BATCH_VALUES = 32_000_000
-"""Values that are computed and written at once, a quarter of a gigabyte of them."""
+BATCH_ROWS, BATCH_VALUES = 1_000_000, 32_000_000
+"""Bars that are read, and values that are computed and written at once: a quarter of a gigabyte of them."""
 
 
 @dataclass(frozen=True)
@@ -71,44 +71,42 @@ class Kernel:
 
 def refresh(warehouse: Warehouse, kernel: Kernel, run_id: str) -> Refresh:
     """Bring a feature table up to date with its inputs; nothing new writes nothing, not even a build."""
+    source = warehouse.preferred_source
     with warehouse.connect() as connection:
-        changes = changes_since_build(connection, kernel.table, kernel.definition, warehouse.preferred_source)
-        scope = _all_symbols(connection, kernel, warehouse.preferred_source) if changes.rebuild else kernel.reached(connection, changes)
+        changes = changes_since_build(connection, kernel.table, kernel.definition, source)
+        scope = _all_symbols(connection, kernel, source) if changes.rebuild else kernel.reached(connection, changes)
         if scope.is_empty():
             return UNCHANGED
-        recent = None if changes.rebuild else _recent(connection, kernel, scope)
-        looked_back = None
-        if recent is not None:
-            recent, looked_back = _with_enough_rows(kernel, recent, kernel.read(connection, recent))
-        rest = scope if recent is None else scope.join(recent.scope, on="symbol", how="anti")
-        batches = list(_whole_histories(connection, kernel.table, rest, warehouse.preferred_source))
+        batch = None if changes.rebuild else _recent(connection, kernel, scope)
+        read: list[tuple[Batch, pl.DataFrame]] = []
+        if batch is not None:
+            read = _with_enough_rows(kernel, batch, kernel.read(connection, batch))
+        rest = scope.join(pl.concat([scope.clear(), *(each.scope for each, _ in read)]), on="symbol", how="anti")
+        waiting = list(_whole_histories(connection, kernel.table, rest, source))
+        if waiting:  # who must be taken whole comes along with the others: one transaction is quicker than two
+            first = waiting.pop(0)
+            read.append((first, kernel.read(connection, first)))
     written, removed, per_session = 0, 0, []
-    queue: list[tuple[Batch, pl.DataFrame | None]] = [(batch, None) for batch in batches]
-    if recent is not None:
-        queue.insert(0, (recent, looked_back))
-    for number, (batch, inputs) in enumerate(queue, 1):
-        computed = kernel.compute(_read(warehouse, kernel, batch) if inputs is None else inputs, batch.carried)
-        rows = computed.select(kernel.table.column_names)
-        if not changes.rebuild:
-            rows = (
-                computed.join(batch.scope, on="symbol", maintain_order="left")
-                .filter(pl.col("session") >= pl.col("from_session"))
-                .select(rows.columns)
-            )
+    while read:
+        computed = [(batch, kernel.compute(inputs, batch.carried)) for batch, inputs in read]
+        rows = pl.concat(
+            [each if changes.rebuild else each.filter(_within(each, batch.scope)) for batch, each in computed]
+        ).select(kernel.table.column_names)  # fmt: skip
+        batches = pl.concat([batch.scope for batch, _ in computed])
         with warehouse.transaction() as connection:
-            new, gone = rewrite_current(connection, kernel.table, rows, batch.scope)
+            new, gone = rewrite_current(connection, kernel.table, rows, batches)
             if kernel.states:
-                _keep_states(connection, kernel, batch, computed)
+                _keep_states(connection, kernel, batches, pl.concat([_newest(kernel, each) for _, each in computed]))
             written, removed = written + new, removed + gone
-            if number == len(queue):
-                note_build(connection, kernel.table, kernel.definition, warehouse.preferred_source, changes, written, run_id)
+            if not waiting:
+                note_build(connection, kernel.table, kernel.definition, source, changes, written, run_id)
         per_session.append(rows.group_by("session").len("rows"))
+        read = []
+        if waiting:
+            following = waiting.pop(0)
+            with warehouse.connect() as connection:
+                read = [(following, kernel.read(connection, following))]
     return Refresh(scope.height, written, removed, pl.concat(per_session).group_by("session").agg(pl.col("rows").sum()).sort("session"))
-
-
-def _read(warehouse: Warehouse, kernel: Kernel, batch: Batch) -> pl.DataFrame:
-    with warehouse.connect() as connection:
-        return kernel.read(connection, batch)
 
 
 def note_build(connection: Connection, table: Table, definition: str, source: str, changes: Changes, written: int, run_id: str) -> None:
@@ -152,18 +150,20 @@ def _recent(connection: Connection, kernel: Kernel, scope: pl.DataFrame) -> Batc
     return Batch(scope, earliest - timedelta(days=kernel.lookback * 1.5 + 10 if kernel.lookback else 0), carried)
 
 
-def _with_enough_rows(kernel: Kernel, batch: Batch, inputs: pl.DataFrame) -> tuple[Batch | None, pl.DataFrame | None]:
-    """The symbols of a batch that have their look-back in what was read, and their inputs."""
-    before = inputs.join(batch.scope, on="symbol").filter(pl.col("session") < pl.col("from_session")).group_by("symbol").len("before")
+def _with_enough_rows(kernel: Kernel, batch: Batch, inputs: pl.DataFrame) -> list[tuple[Batch, pl.DataFrame]]:
+    """The symbols of a batch that have their look-back in what was read, with their inputs; nothing where there are none."""
+    before = inputs.filter(~_within(inputs, batch.scope)).group_by("symbol").len("before")
     enough = (
         batch.scope.join(before, on="symbol", how="left")
         .filter(pl.col("before").fill_null(0) >= kernel.lookback)
         .select(batch.scope.columns)
     )
+    if enough.height == batch.scope.height:
+        return [(batch, inputs)]
     if enough.is_empty():
-        return None, None
+        return []
     carried = None if batch.carried is None else batch.carried.join(enough, on="symbol", how="semi")
-    return Batch(enough, batch.first, carried), inputs.join(enough, on="symbol", how="semi", maintain_order="left")
+    return [(Batch(enough, batch.first, carried), inputs.filter(pl.col("symbol").is_in(enough["symbol"].implode())))]
 
 
 def _whole_histories(connection: Connection, table: Table, scope: pl.DataFrame, source: str) -> Iterator[Batch]:
@@ -178,22 +178,31 @@ def _whole_histories(connection: Connection, table: Table, scope: pl.DataFrame, 
     ordered = (
         scope.join(sizes, on="symbol", how="left")
         .sort("symbol")
-        .with_columns(pl.col("bars").fill_null(0).cum_sum() // (BATCH_VALUES // len(table.columns)))
+        .with_columns(pl.col("bars").fill_null(0).cum_sum() // min(BATCH_ROWS, BATCH_VALUES // len(table.columns)))
     )
     for part in ordered.partition_by("bars", maintain_order=True):
         yield Batch(part.select("symbol", "from_session"))
+
+
+def _within(rows: pl.DataFrame, scope: pl.DataFrame) -> pl.Series:
+    """Which rows lie in a scope; told from the keys alone, for the rows may be wide."""
+    beside = rows.select("symbol", "session").join(scope, on="symbol", how="left", maintain_order="left")
+    return beside.select((pl.col("session") >= pl.col("from_session")).fill_null(value=False)).to_series()
 
 
 def _unpacked(states: tuple[str, ...]) -> list[pl.Expr]:
     return [pl.col("states").list.get(place).alias(name) for place, name in enumerate(states)]
 
 
-def _keep_states(connection: Connection, kernel: Kernel, batch: Batch, computed: pl.DataFrame) -> None:
-    """Carry the states of each symbol's newest row, where it has look-back enough to go on from them."""
+def _newest(kernel: Kernel, computed: pl.DataFrame) -> pl.DataFrame:
+    """The states of each symbol's newest row (`symbol, session, states`), where there is look-back enough to go on from them."""
+    states = [f"state_{name}" for name in kernel.states]
+    newest = computed.select("symbol", "session", *states).group_by("symbol").agg(pl.col("session", *states).last(), pl.len().alias("rows"))
+    known = newest.filter(pl.col("rows") > kernel.lookback, pl.all_horizontal(pl.col(states).is_not_null()))
+    return known.select("symbol", "session", pl.concat_list(states).alias("states"))
+
+
+def _keep_states(connection: Connection, kernel: Kernel, scope: pl.DataFrame, newest: pl.DataFrame) -> None:
+    """Carry the newest states of some symbols in place of those before."""
     view = pl.lit(kernel.table.name).alias("view")
-    newest = computed.group_by("symbol").agg(
-        pl.col("session").last(), pl.concat_list(f"state_{name}" for name in kernel.states).last().alias("states"), pl.len().alias("rows")
-    )
-    whole = pl.col("states").list.drop_nulls().list.len() == len(kernel.states)
-    rows = newest.filter(pl.col("rows") > kernel.lookback, whole).select(view, "symbol", "session", "states")
-    rewrite_current(connection, CARRIED_STATES, rows, batch.scope.select(view, "symbol"))
+    rewrite_current(connection, CARRIED_STATES, newest.select(view, "symbol", "session", "states"), scope.select(view, "symbol"))

@@ -83,7 +83,7 @@ class TestRegression:
         before = {view: market.stored(view) for view in VIEWS}
         with market.warehouse.transaction() as connection:
             connection.execute("delete from feature_store.view_builds; delete from feature_store.alpha_history_v1 where symbol = 'S2'")
-        monkeypatch.setattr(building, "BATCH_VALUES", 1)
+        monkeypatch.setattr(building, "BATCH_ROWS", 1)
         market.refresh()
         for view in VIEWS:
             assert market.stored(view).equals(before[view])

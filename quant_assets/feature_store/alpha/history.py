@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import polars as pl
 
+from quant_assets.feature_store.adjustment import in_order
 from quant_assets.feature_store.alpha.distribution import distribution
 from quant_assets.feature_store.alpha.extremes import extremes
 from quant_assets.feature_store.alpha.oscillators import candles, oscillators
@@ -48,7 +49,7 @@ def with_states(bars: pl.DataFrame, carried: pl.DataFrame | None = None) -> pl.D
     rows in `bars`; rows up to it are look-back, and only those after it come out as from the whole history. A symbol
     with a state that is still null has to be computed from its first bar.
     """
-    return by_blocks(bars.sort("symbol", "session"), partial(_with_states, carried=carried))
+    return by_blocks(in_order(bars), partial(_with_states, carried=carried))
 
 
 def _with_states(frame: pl.DataFrame, carried: pl.DataFrame | None) -> pl.DataFrame:
