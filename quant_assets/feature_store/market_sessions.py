@@ -8,7 +8,7 @@ from datetime import date, datetime
 import polars as pl
 
 from quant_assets.clock import TradingCalendar
-from quant_assets.feature_store.inputs import FOREVER, SCOPE_CHANGES, Changes
+from quant_assets.feature_store.inputs import BEGINNING, FOREVER, SCOPE_CHANGES, Changes
 from quant_assets.feature_store.market_series import market_series
 from quant_assets.schemas import MARKET_V1
 from quant_assets.warehouse import Connection, query
@@ -41,11 +41,11 @@ def market_rows(
     A session counts the symbols in scope that have a bar on the session before too. `known_at` is the latest instant of
     anything about these two sessions, and about who was in scope.
     """
-    spans = {
-        "session": sessions,
-        "previous_session": [calendar.sessions_before(day, 1) for day in sessions],
-        "after": [calendar.sessions_before(day, 2) for day in sessions],
-    }
+    previous = [calendar.sessions_before(day, 1) for day in sessions]
+    earlier = [calendar.sessions_before(day, 2) for day in sessions]
+    # The calendar's second session has none two before it: all that lies before counts for it.
+    after = [start if start < day else BEGINNING for start, day in zip(earlier, previous, strict=True)]
+    spans = {"session": sessions, "previous_session": previous, "after": after}
     given = {"source": source, "until": as_of, "first": min(spans["after"], default=date.max)}
     connection.register("sessions", pl.DataFrame(spans, schema=dict.fromkeys(spans, pl.Date)))
     returns = query(

@@ -1,14 +1,14 @@
 """The door for models: features as they were known at an instant, and with them the outcomes known by then.
 
-The stored tables are read where nothing in reach became known since; otherwise everything is computed again from the
-bars, actions, findings, reviews and scope known at the instant. Both give the same bits.
+The stored tables are read where they are up to date and nothing in reach became known since; otherwise everything is
+computed again from the bars, actions, findings, reviews and scope known at the instant. Both give the same bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from difflib import get_close_matches
 
 import polars as pl
@@ -16,11 +16,11 @@ import polars as pl
 from quant_assets.clock import TradingCalendar
 from quant_assets.errors import FeaturesUnavailable
 from quant_assets.feature_store.fingerprints import fingerprint
-from quant_assets.feature_store.inputs import IN_SCOPE, adjusted_as_of
+from quant_assets.feature_store.inputs import IN_SCOPE, adjusted_as_of, changes_since_build
 from quant_assets.feature_store.labels import HORIZONS, labels, uniqueness_weights
 from quant_assets.feature_store.market_sessions import market_rows
 from quant_assets.feature_store.views import definition_hash, features_of, labels_hash, model_sql
-from quant_assets.schemas import LABELS
+from quant_assets.schemas import ALPHA_MARKET_V1, LABELS, MARKET_V1, TABLES
 from quant_assets.warehouse import Connection, Warehouse, query, scalar
 
 OUTCOME = ("forward_return", "up", "weight", "known_at")
@@ -68,12 +68,10 @@ def training_set(
         raise FeaturesUnavailable(f"The first session {first} lies after the last one {last}; give them in order.")
     with warehouse.connect() as connection:
         newest = _refuse_what_cannot_be(connection, warehouse.preferred_source, calendar, universe, horizon, as_of)
-        stored = _nothing_newer(connection, warehouse.preferred_source, as_of, max(last, newest))
-        if stored:
-            _refuse_other_definitions(connection, view, calendar)
-            adjusted = None
-        else:
-            adjusted = adjusted_as_of(connection, warehouse.preferred_source, as_of)
+        definitions = _definitions(view) | {LABELS.name: labels_hash(calendar)}
+        _refuse_other_definitions(connection, definitions, calendar)
+        stored = _as_known(connection, definitions, warehouse.preferred_source, as_of, max(last, newest))
+        adjusted = None if stored else adjusted_as_of(connection, warehouse.preferred_source, as_of)
         rows = _features(connection, calendar, warehouse.preferred_source, view, as_of, first, last, adjusted, universe)
         outcomes = _outcomes(connection, calendar, horizon, as_of, first, last, adjusted)
     frame = rows.select("symbol", "session", *features).join(outcomes, on=["symbol", "session"])
@@ -100,7 +98,7 @@ def features_as_of(
     """
     source = warehouse.preferred_source
     with warehouse.connect() as connection:
-        stored = not recompute and _nothing_newer(connection, source, as_of, last)
+        stored = not recompute and _as_known(connection, _definitions(view), source, as_of, last)
         # A row of technical_v1 needs no other symbol's bars; one of alpha_v1 needs them all.
         needed = list(universe) if universe is not None and view == "technical_v1" else None
         adjusted = None if stored else adjusted_as_of(connection, source, as_of, needed)
@@ -207,12 +205,18 @@ def _outcomes(
     return known.filter(pl.col("known_at") <= as_of, pl.col("session") <= last).drop("horizon")
 
 
-def _nothing_newer(connection: Connection, source: str, as_of: datetime, last: date) -> bool:
-    """Whether nothing about the sessions up to one became known after an instant: the tables then hold what was known.
+def _definitions(view: str) -> dict[str, str]:
+    """The tables that a view is made of, and the definition that each is to be built with."""
+    tables = dict.fromkeys(["technical_v1", *(feature.table for feature in features_of(view) if feature.table != view)])
+    return {name: definition_hash("technical_v1" if name == "technical_v1" else view) for name in tables}
+
+
+def _as_known(connection: Connection, definitions: dict[str, str], source: str, as_of: datetime, last: date) -> bool:
+    """Whether the tables hold what was known at an instant: nothing about the sessions up to the last became known since, and they have seen all else.
 
     The inputs are asked, for a row that was removed since has left nothing in the tables.
     """
-    return not scalar(
+    newer = scalar(
         connection,
         """
         select exists (
@@ -227,12 +231,23 @@ def _nothing_newer(connection: Connection, source: str, as_of: datetime, last: d
         """,
         [last, as_of, source],
     )
+    return not newer and not any(_behind(connection, name, definition, source) for name, definition in definitions.items())
+
+
+def _behind(connection: Connection, name: str, definition: str, source: str) -> bool:
+    """Whether a table has yet to be brought up to date; who is in scope matters to the market alone."""
+    changes = changes_since_build(connection, TABLES[f"feature_store.{name}"], definition, source)
+    scoped = name in (MARKET_V1.name, ALPHA_MARKET_V1.name) and not changes.scopes.is_empty()
+    return changes.rebuild or scoped or not changes.histories.is_empty()
 
 
 def _refuse_what_cannot_be(
     connection: Connection, source: str, calendar: TradingCalendar, universe: Sequence[str] | None, horizon: int, as_of: datetime
 ) -> date:
     """Raise for arguments that no data could answer; returns the newest session known at the instant."""
+    if as_of.tzinfo is not None:
+        utc = as_of.astimezone(UTC).replace(tzinfo=None)
+        raise FeaturesUnavailable(f"The instant {as_of} carries an offset; instants are in UTC and carry none: give {utc}.")
     if horizon < 1:
         raise FeaturesUnavailable(f"A horizon of {horizon} sessions looks at nothing; give at least 1.")
     oldest, newest, count = query(
@@ -275,20 +290,15 @@ def _refuse_what_cannot_be(
     return newest  # type: ignore[no-any-return]
 
 
-def _refuse_other_definitions(connection: Connection, view: str, calendar: TradingCalendar) -> None:
-    """Raise where the stored tables were built with another definition than the code's."""
+def _refuse_other_definitions(connection: Connection, definitions: dict[str, str], calendar: TradingCalendar) -> None:
+    """Raise where a stored table was built with another definition than the code's; one that was never built says nothing."""
     built = dict(
         connection.execute("select view, arg_max(definition_hash, recorded_at) from feature_store.view_builds group by view").fetchall()
     )
-    tables = dict.fromkeys(["technical_v1", *(feature.table for feature in features_of(view) if feature.table != view)])
-    wanted = {name: definition_hash("technical_v1" if name == "technical_v1" else view) for name in tables} | {
-        LABELS.name: labels_hash(calendar)
-    }
-    for name, definition in wanted.items():
-        if built.get(name) != definition:
-            found = f"was built with definition {built[name][:12]}" if name in built else "was never built"
+    for name, definition in definitions.items():
+        if built.get(name, definition) != definition:
             what = f" (calendar {calendar.name})" if name == LABELS.name else ""
             raise FeaturesUnavailable(
-                f"feature_store.{name} {found}, the code now defines {definition[:12]}{what}: run the nightly job to build it anew, "
-                "or use the calendar and settings that it was built with."
+                f"feature_store.{name} was built with definition {built[name][:12]}, the code now defines {definition[:12]}{what}: "
+                "run the nightly job to build it anew, or use the calendar and settings that it was built with."
             )

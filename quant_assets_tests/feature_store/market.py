@@ -34,17 +34,15 @@ class Market:
         self.close = {f"S{n}": 50.0 * (n + 1) for n in range(symbols)}
         self.tonight = -1
         self.now = calendar.known_at(self.sessions[0])
+        self.next_session(history)
+
+    def next_session(self, count: int = 1) -> None:
+        """One more session, or many at once: most symbols get a bar."""
         bars, actions = [], []
-        for _ in range(history):
+        for _ in range(count):
             new_bars, new_actions = self._evening()
             bars += new_bars
             actions += new_actions
-        self._append(DAILY_BARS, bars)
-        self._append(CORPORATE_ACTIONS, actions)
-
-    def next_session(self) -> None:
-        """One more session: most symbols get a bar."""
-        bars, actions = self._evening()
         self._append(DAILY_BARS, bars)
         self._append(CORPORATE_ACTIONS, actions)
 
@@ -90,17 +88,16 @@ class Market:
 
     def change_scope(self) -> None:
         """From now on it is known that one symbol left some sessions ago."""
-        self._later()
         symbols = sorted(self.close)
         left = str(self.random.choice(symbols))
-        stretches = [
-            {
-                "symbol": symbol, "valid_from": FIRST, "source": SOURCE, "known_at": self.now, "batch_id": "b",
-                "valid_to": self.sessions[self.tonight - 3] if symbol == left else None,
-            }
-            for symbol in symbols
-        ]  # fmt: skip
-        self._append(UNIVERSE, stretches)
+        self.set_scope({symbol: (FIRST, self.sessions[self.tonight - 3] if symbol == left else None) for symbol in symbols})
+
+    def set_scope(self, stretches: dict[str, tuple[date, date | None]]) -> None:
+        """From now on it is known from when to when symbols are in scope."""
+        self._later()
+        shared = {"source": SOURCE, "known_at": self.now, "batch_id": "b"}
+        rows = [{"symbol": symbol, "valid_from": first, "valid_to": last, **shared} for symbol, (first, last) in stretches.items()]
+        self._append(UNIVERSE, rows)
 
     def refresh(self) -> dict[str, int]:
         """Bring all tables up to date; returns the rows written, by table."""

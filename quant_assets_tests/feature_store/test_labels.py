@@ -11,12 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quant_assets.feature_store.adjustment import forward_adjusted
-from quant_assets.feature_store.labels import labels
+from quant_assets.feature_store.labels import labels, uniqueness_weights
 from quant_assets.schemas import LABELS
 from quant_assets_tests.lookahead import calendar_frame, evening, random_history
 
 CALENDAR = calendar_frame(date(2024, 1, 2), 40)
 DAYS = CALENDAR["session"].to_list()
+EDGE = [
+    (1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5) / 5,
+    (1 / 2 + 1 / 3 + 1 / 4 + 1 / 5 + 1 / 5) / 5,
+    (1 / 3 + 1 / 4 + 1 / 5 + 1 / 5 + 1 / 5) / 5,
+    (1 / 4 + 1 / 5 + 1 / 5 + 1 / 5 + 1 / 5) / 5,
+]
+"""Weights of the first of many labels over five sessions: so many labels span the sessions of each."""
 
 
 def adjusted_of(closes: list[float | None]) -> pl.DataFrame:
@@ -67,6 +74,33 @@ class TestRegression:
         assert dict(labels(adjusted_of([100, 110]), CALENDAR).schema) == LABELS.polars_schema
         assert dict(labels(adjusted_of([100, 110]).clear(), CALENDAR).schema) == LABELS.polars_schema
 
+    @pytest.mark.parametrize(
+        ("places", "horizon", "weights"),
+        [
+            ([0, 1, 2], 1, [1, 1, 1]),  # each spans the session after it alone
+            ([0], 20, [1]),
+            ([0, 1], 2, [3 / 4, 3 / 4]),  # sessions 1 and 2, 2 and 3: alone on one, two on the other
+            ([0, 2], 2, [1, 1]),  # 1 and 2, 3 and 4: a missing bar between them, nothing shared
+            ([0, 1, 3], 3, [(1 + 1 / 2 + 1 / 2) / 3, (1 / 2 + 1 / 2 + 1 / 2) / 3, (1 / 2 + 1 + 1) / 3]),
+            (range(9), 5, [EDGE[0], EDGE[1], EDGE[2], EDGE[3], 1 / 5, EDGE[3], EDGE[2], EDGE[1], EDGE[0]]),
+        ],
+    )
+    def test_weights_by_hand(self, places: list[int], horizon: int, weights: list[float]) -> None:
+        rows = pl.DataFrame({"symbol": "A", "session": [DAYS[place] for place in places]})
+        assert uniqueness_weights(rows, CALENDAR, horizon)["weight"].to_list() == pytest.approx(weights)
+
+    def test_symbols_share_nothing(self) -> None:
+        one = pl.DataFrame({"symbol": "A", "session": DAYS[:9]})
+        two = pl.concat([one, one.with_columns(symbol=pl.lit("B"))]).sort("session", "symbol", descending=True)
+        weighted = uniqueness_weights(two, CALENDAR, 5)
+        assert weighted.drop("weight").equals(two)
+        alone = uniqueness_weights(one, CALENDAR, 5)["weight"].to_list()
+        assert weighted.filter(symbol="B").sort("session")["weight"].to_list() == alone
+
+    def test_no_rows_have_no_weights(self) -> None:
+        empty = pl.DataFrame({"symbol": ["A"], "session": [DAYS[0]]}).clear()
+        assert uniqueness_weights(empty, CALENDAR, 5).schema == {**empty.schema, "weight": pl.Float64}
+
 
 class TestProperties:
     @given(seed=st.integers(0, 10**6))
@@ -87,3 +121,16 @@ class TestProperties:
             """).pl()
         assert ours.equals(oracle.cast({"horizon": pl.Int32}))
         assert ours.null_count().sum_horizontal().item() == 0
+
+    @given(st.sets(st.tuples(st.sampled_from("AB"), st.integers(0, 30)), min_size=1), st.integers(1, 9))
+    @settings(max_examples=40, deadline=None)
+    def test_weights_are_the_mean_of_one_over_those_that_span_each_session(self, keys: set[tuple[str, int]], horizon: int) -> None:
+        rows = pl.DataFrame([(symbol, DAYS[place]) for symbol, place in keys], schema=["symbol", "session"], orient="row")
+        spans = {(symbol, place): range(place + 1, place + horizon + 1) for symbol, place in keys}
+        expected = [
+            sum(1 / sum(day in span for (other, _), span in spans.items() if other == symbol) for day in spans[symbol, place]) / horizon
+            for symbol, place in keys
+        ]
+        weights = uniqueness_weights(rows, CALENDAR, horizon)["weight"]
+        assert weights.to_list() == pytest.approx(expected)
+        assert weights.is_between(1 / horizon - 1e-12, 1).all()
