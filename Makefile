@@ -32,7 +32,7 @@ check: setup  ## lint and types
 drills: setup  ## long crash and fault drills
 	@$(BIN)/pytest -m drill
 
-ui: setup  ## Dagster, MLflow and the embedded document store, on loopback
+ui: setup  ## Dagster, MLflow, dbt's docs and the embedded document store, on loopback
 	@$(BIN)/quant-assets ui
 
 bench: setup  ## benchmarks, one JSON line each
@@ -55,5 +55,5 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 $(MANIFEST): $(DBT_FILES) $(READY)
-	@$(BIN)/dbt parse -q --project-dir dbt_features --profiles-dir dbt_features --no-send-anonymous-usage-stats
+	@$(BIN)/dbt parse -q --no-partial-parse --project-dir dbt_features --profiles-dir dbt_features --no-send-anonymous-usage-stats
 	@touch $@

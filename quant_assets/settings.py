@@ -72,6 +72,7 @@ class Settings(BaseSettings):
 
     dagster_port: int = Field(3000, ge=1, le=65535)
     mlflow_port: int = Field(5000, ge=1, le=65535)
+    dbt_docs_port: int = Field(8580, ge=1, le=65535)
 
     mlflow_tracking_uri: SecretStr = Field(SecretStr(""), validation_alias=_shared("MLFLOW_TRACKING_URI"))
     mongodb_uri: SecretStr = Field(SecretStr(""), validation_alias=_shared("MONGODB_URI"))

@@ -1,4 +1,4 @@
-"""Everything `make ui` opens: one code server for webserver and daemon, MLflow's UI, the embedded document store."""
+"""Everything `make ui` opens: one code server for webserver and daemon, MLflow's UI, dbt's docs, the embedded document store."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 from quant_assets.errors import QuantAssetsError
+from quant_assets.feature_store.dbt import docs_folder
 from quant_assets.settings import PROJECT_ROOT, Settings
 
 LOOPBACK = "127.0.0.1"
@@ -58,8 +59,16 @@ def serve(settings: Settings) -> None:
         ]  # fmt: skip
     if not settings.mongodb_uri.get_secret_value():
         commands["document store"] = [sys.executable, "-m", "quant_assets.publishing.embedded_store", str(settings.home)]
-    for name, port in (("QUANT_DAGSTER_PORT", settings.dagster_port), ("QUANT_MLFLOW_PORT", settings.mlflow_port)):
+    ports = {
+        "QUANT_DAGSTER_PORT": settings.dagster_port,
+        "QUANT_MLFLOW_PORT": settings.mlflow_port,
+        "QUANT_DBT_DOCS_PORT": settings.dbt_docs_port,
+    }
+    for name, port in ports.items():
         _require_free(name, port)
+    commands["dbt docs"] = [
+        sys.executable, "-m", "http.server", str(settings.dbt_docs_port), "--bind", LOOPBACK, "--directory", str(docs_folder(settings.home)),
+    ]  # fmt: skip
     logs = settings.home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     initialise(settings.mlflow_uri, settings.home)
@@ -80,11 +89,17 @@ def serve(settings: Settings) -> None:
                 )
             if name == "code server":
                 _wait_for_port(code_port, processes[name], logs)
-        pages = {"webserver": f"{settings.dagster_url}/server_info", "mlflow": f"http://{LOOPBACK}:{settings.mlflow_port}/health"}
+        docs = f"http://{LOOPBACK}:{settings.dbt_docs_port}"
+        pages = {
+            "webserver": f"{settings.dagster_url}/server_info",
+            "mlflow": f"http://{LOOPBACK}:{settings.mlflow_port}/health",
+            "dbt docs": docs,
+        }
         for name in pages.keys() & processes.keys():
             _wait_for_page(pages[name], name, processes[name], logs)
         click.echo(f"Dagster         {settings.dagster_url}")
         click.echo(f"MLflow          {settings.mlflow_url}")
+        click.echo(f"dbt docs        {docs}")
         click.echo(f"documents       {_documents(settings)}")
         click.echo(f"logs            {logs}\nCtrl-C ends them all.")
         while all(process.poll() is None for process in processes.values()):

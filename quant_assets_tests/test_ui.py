@@ -87,8 +87,9 @@ class TestRegression:
     def test_a_night_through_the_ui(self, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
         finished, _ = nights.finished(tmp_path_factory.getbasetemp())
         home = nights.copied(finished, tmp_path / "home")
-        web, mlflow = free_ports(2)
-        environment = command.environment(home, **nights.MARKET, QUANT_DAGSTER_PORT=str(web), QUANT_MLFLOW_PORT=str(mlflow))
+        web, mlflow, docs = free_ports(3)
+        ports = {"QUANT_DAGSTER_PORT": str(web), "QUANT_MLFLOW_PORT": str(mlflow), "QUANT_DBT_DOCS_PORT": str(docs)}
+        environment = command.environment(home, **nights.MARKET, **ports)
         said = tmp_path / "said.txt"
         with said.open("wb") as output:
             process = subprocess.Popen(
@@ -106,6 +107,7 @@ class TestRegression:
             wait_for(started, "the addresses")
             assert f"http://127.0.0.1:{web}" in said.read_text()
             assert f"http://127.0.0.1:{mlflow}" in said.read_text()
+            assert f"http://127.0.0.1:{docs}" in said.read_text()
             with httpx.Client(timeout=60) as client:
 
                 def ask(query: str, **variables: Any) -> dict[str, Any]:
@@ -130,6 +132,9 @@ class TestRegression:
                     assert [f"team:{owner['team']}" for owner in node["owners"]] == wanted["owners"]
 
                 assert client.get(f"http://127.0.0.1:{mlflow}/health").text == "OK"
+                page = client.get(f"http://127.0.0.1:{docs}")
+                assert "rsi_14" in page.text  # the night before has written them
+                assert client.get(f"http://127.0.0.1:{docs}/..%2f..%2fquant.duckdb").status_code == 404
                 experiments = client.post(f"http://127.0.0.1:{mlflow}/api/2.0/mlflow/experiments/search", json={"max_results": 5})
                 assert experiments.status_code == 200, experiments.text
 
