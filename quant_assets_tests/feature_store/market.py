@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+from copy import deepcopy
 from datetime import date, datetime, timedelta
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -35,6 +39,12 @@ class Market:
         self.tonight = -1
         self.now = calendar.known_at(self.sessions[0])
         self.next_session(history)
+
+    def moved(self, warehouse: Warehouse) -> Market:
+        """The same market at the same point over a copy of its warehouse, to go on from."""
+        moved: Market = Market.__new__(Market)
+        moved.__dict__ |= self.__dict__ | {"warehouse": warehouse, "random": deepcopy(self.random), "close": dict(self.close)}
+        return moved
 
     def next_session(self, count: int = 1) -> None:
         """One more session, or many at once: most symbols get a bar."""
@@ -170,3 +180,18 @@ class Market:
         append = append_ledger if table is REVIEWS else append_versions
         with self.warehouse.transaction() as connection:
             append(connection, table, frame)
+
+
+@cache
+def _built(folder: Path, calendar: TradingCalendar, seed: int, history: int) -> Market:
+    warehouse = Warehouse(folder / f"market_{seed}_{history}.duckdb", SOURCE)
+    market = Market(warehouse, calendar, seed, symbols=3, history=history)
+    market.refresh()
+    return market
+
+
+def built_market(folder: Path, warehouse: Warehouse, calendar: TradingCalendar, seed: int = 9, history: int = 270) -> Market:
+    """A market of three symbols whose tables are built, made once per folder; its file replaces the warehouse's, which must not be open."""
+    market = _built(folder, calendar, seed, history)
+    shutil.copyfile(market.warehouse.path, warehouse.path)
+    return market.moved(warehouse)
