@@ -90,7 +90,9 @@ def unusable_actions(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
 def _applied(ordered: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
     """One row per action that meets a bar: `bar_session`, `split`, `dividend_of_previous_close`, `reason` (null when usable)."""
     previous = pl.col("close").cast(pl.Float64).shift(1).over("symbol").alias("previous_close")
-    targets = ordered.select("symbol", "basis", pl.col("session").alias("bar_session"), previous)
+    targets = ordered.filter(pl.col("symbol").is_in(actions["symbol"].unique().implode())).select(
+        "symbol", "basis", pl.col("session").alias("bar_session"), previous
+    )
     value, is_split, is_dividend = pl.col("value").cast(pl.Float64), pl.col("kind") == "split", pl.col("kind") == "dividend"
     sound = (value.is_finite() & (value > 0)).fill_null(value=False)
     ratio = pl.when(is_split & sound).then(value).otherwise(1.0)

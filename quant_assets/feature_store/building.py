@@ -197,7 +197,9 @@ def _unpacked(states: tuple[str, ...]) -> list[pl.Expr]:
 def _newest(kernel: Kernel, computed: pl.DataFrame) -> pl.DataFrame:
     """The states of each symbol's newest row (`symbol, session, states`), where there is look-back enough to go on from them."""
     states = [f"state_{name}" for name in kernel.states]
-    newest = computed.select("symbol", "session", *states).group_by("symbol").agg(pl.col("session", *states).last(), pl.len().alias("rows"))
+    symbols = computed["symbol"].rle().struct.unnest()  # a symbol's rows stand together
+    ends = symbols["len"].cum_sum() - 1
+    newest = computed[ends].select("symbol", "session", *states).with_columns(rows=symbols["len"])
     known = newest.filter(pl.col("rows") > kernel.lookback, pl.all_horizontal(pl.col(states).is_not_null()))
     return known.select("symbol", "session", pl.concat_list(states).alias("states"))
 

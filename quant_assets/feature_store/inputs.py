@@ -48,7 +48,7 @@ SCOPE_CHANGES = f"""
 class Changes:
     """What a feature table has not seen yet.
 
-    `rebuild`: all of it, because its definition, its source or its inputs' past is another. `histories` has the symbols
+    `rebuild`: all of it, because its definition, its source or its inputs' past is another. Else `histories` has the symbols
     whose history changed and the session from which on (`symbol, from_session`); `sessions` are all sessions about which
     anything is new, `scopes` the stretches of time in which the scope changed (`first, last`); `seen` is what the next
     build notes.
@@ -79,6 +79,9 @@ def changes_since_build(connection: Connection, table: Table, definition: str, s
         or any(seen[name] < before[name] for name in seen)
         or (last["rows"].item() > 0 and not scalar(connection, f"select count(*) from {table.full_name}"))
     )
+    if rebuild:
+        histories = pl.DataFrame(schema={"symbol": pl.String, "from_session": pl.Date})
+        return Changes(rebuild, histories, [], pl.DataFrame(schema={"first": pl.Date, "last": pl.Date}), seen)
     # `rowid` is a row's place in a table from which nothing is ever deleted.
     new_rows = " union all ".join(
         f"select {columns} from {name_of} where rowid >= {before[f'{name}_seen']} and source = $source and {rule}"
