@@ -90,7 +90,7 @@ defs = dg.Definitions(
         market_data_checks.daily_bars_checks,
         data_quality_checks.bar_rules,
         feature_store_checks.no_lookahead,
-        feature_store_checks.no_critical_drift,
+        feature_store_checks.feature_drift,
     ],
     jobs=[nightly, retrain, review],
     schedules=[nightly_after_close],

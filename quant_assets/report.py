@@ -24,7 +24,9 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "data_quality/anomalies": ("new_critical", "new_warning", "new_info"),
     "data_quality/clean_bars": ("dagster/row_count", "held_back"),
     "feature_store/technical_v1": ("rows_written", "stale_symbols"),
+    "feature_store/alpha_history_v1": ("rows_written", "stale_symbols"),
     "feature_store/labels": ("rows_written",),
+    "feature_store/drift": ("features_shifted", "features_steady", "features_cannot_be_told", "critical"),
     "signals/daily_signals": ("new_signals", "scorer", "model_version"),
     "publishing/outbox": ("documents", "new_files"),
 }

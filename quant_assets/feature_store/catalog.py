@@ -720,7 +720,9 @@ def _market(
     return Feature(name, definition, lookback, unit, low, high, True, rule, sentence, source, table)
 
 
-def _market_1d(name: str, definition: str, unit: str, low: float | None, high: float | None, null_rule: str, sentence: str, source: str) -> Feature:
+def _market_1d(
+    name: str, definition: str, unit: str, low: float | None, high: float | None, null_rule: str, sentence: str, source: str
+) -> Feature:
     return _market(name, f"{definition}, over the symbols in scope with a bar on the session before too", 1, unit, low, high, sentence, source, null_rule, "market_v1")  # fmt: skip
 
 
@@ -753,7 +755,9 @@ def _share(name: str, rule: str, lookback: int, sentence: str) -> Feature:
     )  # fmt: skip
 
 
-def _within_session(prefix: str, of: Feature, definition: str, unit: str, low: float, high: float, null_rule: str, sentence: str, source: str) -> Feature:
+def _within_session(
+    prefix: str, of: Feature, definition: str, unit: str, low: float, high: float, null_rule: str, sentence: str, source: str
+) -> Feature:
     return Feature(f"{prefix}_{of.name}", definition, of.lookback, unit, low, high, True, null_rule, sentence, source, "alpha_v1")  # fmt: skip
 
 
@@ -863,6 +867,7 @@ ALPHA_V1: tuple[Feature, ...] = (*TECHNICAL_V1, *ALPHA_HISTORY, *ALPHA_MARKET, *
 
 VIEWS: dict[str, tuple[Feature, ...]] = {"technical_v1": TECHNICAL_V1, "alpha_v1": ALPHA_V1}
 """The feature views by name, each with its features in order."""
+
 
 def model_columns(view: str = "technical_v1") -> list[str]:
     """Names of the features of a view that a model may use, in the view's order: the scale-free ones, whatever the basis of prices.

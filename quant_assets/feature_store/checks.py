@@ -58,12 +58,16 @@ def no_lookahead(context: dg.AssetCheckExecutionContext, warehouse: WarehouseRes
         )
 
 
-@dg.asset_check(
-    asset=DRIFT_KEY,
-    name="no_critical_drift",
-    description="No feature lies a standard deviation or more from its training window, past all chance.",
+@dg.multi_asset_check(
+    specs=[
+        dg.AssetCheckSpec(
+            "no_critical_drift",
+            asset=DRIFT_KEY,
+            description="No feature lies a standard deviation or more from its training window, past all chance.",
+        )
+    ]
 )
-def no_critical_drift(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource, desk: DeskResource) -> dg.AssetCheckResult:
+def feature_drift(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource, desk: DeskResource) -> dg.AssetCheckResult:
     """Warn of the features that drifted far; retraining is for a person, or a later stage, to ask for."""
     night = desk.night(context, warehouse.client)
     found = warehouse.client.read(
@@ -74,6 +78,8 @@ def no_critical_drift(context: dg.AssetCheckExecutionContext, warehouse: Warehou
         {"as_of": night.as_of, "session": night.tonight, "view": desk.settings.feature_view},
     )
     return dg.AssetCheckResult(
+        asset_key=DRIFT_KEY,
+        check_name="no_critical_drift",
         passed=found.is_empty(),
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{found.height} features of {desk.settings.feature_view} drifted a standard deviation or more.",

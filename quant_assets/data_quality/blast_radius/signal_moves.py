@@ -127,5 +127,7 @@ def _scored_again(
         side.filter(pl.col("session").is_in(sessions.implode())).select("symbol", "session", *model_columns())
         for side in (histories.features_with, histories.features_without)
     )
-    with_bar, without = (score(rows, booster, contract, TECHNICAL_V1.name, definition_hash(TECHNICAL_V1.name)).select(_UNSCORED.columns) for rows in offered)
+    with_bar, without = (
+        score(rows, booster, contract, TECHNICAL_V1.name, definition_hash(TECHNICAL_V1.name)).select(_UNSCORED.columns) for rows in offered
+    )
     return with_bar, without
