@@ -5,8 +5,9 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
+from quant_assets import schemas as tables
 from quant_assets.feature_store.adjustment import forward_adjusted
-from quant_assets.feature_store.catalog import TECHNICAL_V1, Feature, model_columns
+from quant_assets.feature_store.catalog import ALPHA_V1, TECHNICAL_V1, Feature, model_columns
 from quant_assets.feature_store.indicators import technical_v1
 from quant_assets_tests.lookahead import NO_ACTIONS, random_history
 
@@ -49,11 +50,25 @@ class TestRegression:
 
 
 class TestProperties:
-    @pytest.mark.parametrize("feature", TECHNICAL_V1, ids=lambda feature: str(feature.name))
+    @pytest.mark.parametrize("feature", ALPHA_V1, ids=lambda feature: str(feature.name))
     def test_each_feature_is_told_whole(self, feature: Feature) -> None:
-        assert all((feature.definition, feature.unit, feature.null_rule, feature.source))
+        texts = (feature.definition, feature.unit, feature.null_rule, feature.sentence, feature.source)
+        assert all(text and text == text.strip() and "{" not in text for text in texts)
         assert feature.sentence.endswith(".")
-        assert feature.scale_free == (feature.unit not in ("price", "shares"))
+        assert not any(text.endswith(".") for text in (feature.definition, feature.null_rule, feature.source))
+        assert feature.lookback >= 0
+        assert feature.low is None or feature.high is None or feature.low < feature.high
+        assert feature.scale_free == (feature.unit not in ("price", "shares", "currency", "1/currency"))
+
+    def test_alpha_holds_technical_and_at_least_150_more(self) -> None:
+        names = [feature.name for feature in ALPHA_V1]
+        assert ALPHA_V1[: len(TECHNICAL_V1)] == TECHNICAL_V1
+        assert len(names) == len(set(names)) >= len(TECHNICAL_V1) + 150
+
+    def test_every_table_has_the_features_that_name_it(self) -> None:
+        for table in (tables.TECHNICAL_V1, tables.ALPHA_HISTORY_V1, tables.ALPHA_MARKET_V1, tables.MARKET_V1):
+            held = [name for name in table.column_names if name in {feature.name for feature in ALPHA_V1}]
+            assert held == [feature.name for feature in ALPHA_V1 if feature.table == table.name]
 
     @pytest.mark.parametrize("feature", TECHNICAL_V1, ids=lambda feature: str(feature.name))
     def test_lookback_is_the_index_of_the_first_value(self, feature: Feature) -> None:
