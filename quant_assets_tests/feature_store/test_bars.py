@@ -22,7 +22,7 @@ from quant_assets_tests.nights import CALENDAR, EVENING
 
 SOURCE = "synthetic"
 COMPILED = Path("dbt") / "compiled" / "dbt_features"
-TESTS = ("period_bars_grain", "period_bars_prices_in_order", "period_bars_hold_every_clean_bar")
+TESTS = ("models/bars/bars.yml/period_bars_grain", "tests/period_bars_prices_in_order", "tests/period_bars_hold_every_clean_bar")
 NEXT_SESSION = "2025-03-17"  # after EVENING, a Friday
 WEEK = [date(2025, 3, day) for day in (3, 4, 5, 6, 7)]
 ADJUSTED = ["adj_open", "adj_high", "adj_low", "adj_close", "adj_volume", "price_factor", "share_factor"]
@@ -88,7 +88,7 @@ class Models:
 
     def offending(self) -> list[int]:
         """How many rows each test finds in the tables as they stand."""
-        return [len(self.connection.sql((self.folder / "tests" / f"{name}.sql").read_text()).fetchall()) for name in TESTS]
+        return [len(self.connection.sql((self.folder / f"{name}.sql").read_text()).fetchall()) for name in TESTS]
 
 
 @pytest.fixture(scope="module")
