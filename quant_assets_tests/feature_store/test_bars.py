@@ -22,6 +22,7 @@ from quant_assets_tests.nights import CALENDAR, EVENING
 
 SOURCE = "synthetic"
 COMPILED = Path("dbt") / "compiled" / "dbt_features"
+FEATURE_TABLES = ("technical_v1", "alpha_history_v1", "alpha_market_v1", "market_v1", "labels")
 TESTS = ("models/bars/bars.yml/period_bars_grain", "tests/period_bars_prices_in_order", "tests/period_bars_hold_every_clean_bar")
 NEXT_SESSION = "2025-03-17"  # after EVENING, a Friday
 WEEK = [date(2025, 3, day) for day in (3, 4, 5, 6, 7)]
@@ -232,12 +233,13 @@ class TestRegression:
         with nights.desk(nights.copied(home, tmp_path / "home")) as desk:
             over = [desk.read(sql.format(name, name))["over"].item() for name in ("weekly_bars", "monthly_bars")]
             assert over == [True, False]
-            desk.change("delete from market_data.daily_bars where session = ?", EVENING)
-            desk.change("delete from feature_store.technical_v1 where session = ?", EVENING)
+            tables = ["market_data.daily_bars", *(f"feature_store.{name}" for name in FEATURE_TABLES)]
+            for table in tables:
+                desk.change(f"delete from {table} where session = ?", EVENING)
             assert all(outcome.passed for outcome in build(desk.warehouse, CALENDAR))
             assert desk.read(sql.format("weekly_bars", "weekly_bars"))["over"].to_list() == [False]
-            desk.change("delete from market_data.daily_bars")
-            desk.change("delete from feature_store.technical_v1")
+            for table in tables:
+                desk.change(f"delete from {table}")
             assert all(outcome.passed for outcome in build(desk.warehouse, CALENDAR))
             assert desk.read("select * from feature_store.weekly_bars").is_empty()
 
