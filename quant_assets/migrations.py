@@ -238,6 +238,7 @@ def _view_statements(preferred_source: str) -> list[str]:
         *statements,
         *_scope_statements(preferred_source),
         *_restatement_statements(),
+        "create or replace macro data_quality.held_bars_as_of(t) as table " + held.format(t="t"),
         "create or replace view data_quality.held_bars as " + held.format(t=forever),
         "create or replace macro data_quality.clean_bars_as_of(t) as table "
         + clean.format(bars="market_data.daily_bars_as_of(t)", held=held.format(t="t")),

@@ -149,7 +149,8 @@ class _Translator(DagsterDbtTranslator):
     """dbt's models and sources under the names of their tables."""
 
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
-        return dg.AssetKey([dbt_resource_props["schema"], dbt_resource_props["name"]])
+        stated = dbt_resource_props["meta"].get("dagster", {}).get("asset_key")
+        return dg.AssetKey(stated or [dbt_resource_props["schema"], dbt_resource_props["name"]])
 
 
 @dbt_assets(

@@ -15,11 +15,9 @@ from quant_assets.feature_store.adjustment import forward_adjusted
 from quant_assets.schemas import Table
 from quant_assets.warehouse import Connection, query, scalar
 
-IN_SCOPE = """exists (
-    select 1 from market_data.scope_as_of($as_of) as stretch
-    where stretch.symbol = row.symbol and row.session between stretch.valid_from and coalesce(stretch.valid_to, date '9999-12-31')
-)"""
-"""SQL that says of a `row` with symbol and session whether it was in scope, as known at `$as_of`: what signals and trainings select by."""
+IN_STRETCH = "stretch.symbol = row.symbol and row.session between stretch.valid_from and coalesce(stretch.valid_to, date '9999-12-31')"
+SCOPE_THEN = f"market_data.scope_as_of($as_of) as stretch on {IN_STRETCH}"
+"""SQL to semi join rows (`row`, with symbol and session) to: those that were in scope, as known at `$as_of`; signals and trainings select by it."""
 BEGINNING = date(1, 1, 1)
 _GROWING = {
     "bars": ("market_data.daily_bars", "symbol, session", "true"),
@@ -94,46 +92,52 @@ def changes_since_build(connection: Connection, table: Table, definition: str, s
         f"select changed_from as first, changed_to as last from ({SCOPE_CHANGES}) where place >= {before['scopes_seen']} and first <= last",
         {"source": source, "until": FOREVER},
     )
-    if scopes.height and not before["scopes_seen"]:  # until now every symbol with a bar was in scope, on every session
+    told = f"select exists (select 1 from {_SCOPES} where source = ? and rowid < ?)"
+    if scopes.height and not scalar(connection, told, [source, before["scopes_seen"]]):  # until now every symbol with a bar was in scope
         scopes = pl.DataFrame({"first": [BEGINNING], "last": [FOREVER.date()]})
     return Changes(rebuild, histories, new["session"].unique().to_list(), scopes, seen)
 
 
-def clean_bars_of(connection: Connection, source: str, symbols: list[str], first: date = BEGINNING) -> pl.DataFrame:
-    """The rows of `data_quality.clean_bars` of some symbols from a session on, sorted by symbol and session.
+def clean_bars_of(
+    connection: Connection, source: str, symbols: list[str] | None = None, first: date = BEGINNING, as_of: datetime = FOREVER
+) -> pl.DataFrame:
+    """The rows of `data_quality.clean_bars_as_of` of some symbols (None: all) from a session on, sorted by symbol and session.
 
-    The versions are told apart here: DuckDB moves the choice of symbols below no window, and would number all there are.
+    The versions are told apart here: DuckDB moves a choice of symbols below no window, and would number all there are.
     """
-    given = {"symbols": symbols, "first": first, "source": source}
-    chosen = "symbol in (select unnest($symbols)) and session >= $first and source = $source"
+    chosen, given = _chosen(source, symbols, first, as_of)
     versions = query(
         connection,
         f"""
         select symbol, session, open, high, low, close, volume, basis, known_at from market_data.daily_bars
-        where {chosen} order by symbol, session, known_at
+        where {chosen} and known_at <= $as_of order by symbol, session, known_at
         """,
         given,
     )
-    newest = versions.filter(
-        (pl.col("symbol").ne_missing(pl.col("symbol").shift(-1))) | (pl.col("session").ne_missing(pl.col("session").shift(-1)))
-    )
-    held = query(connection, f"select symbol, session, known_at from data_quality.held_bars where {chosen}", given)
+    follows = pl.col("symbol").eq_missing(pl.col("symbol").shift(-1)) & pl.col("session").eq_missing(pl.col("session").shift(-1))
+    newest = versions.filter(~follows)
+    held = query(connection, f"select symbol, session, known_at from data_quality.held_bars_as_of($as_of) where {chosen}", given)
     return newest.join(held, on=["symbol", "session", "known_at"], how="anti", maintain_order="left") if held.height else newest
 
 
 def adjusted_bars(
-    connection: Connection, source: str, symbols: list[str], first: date = BEGINNING, carried: pl.DataFrame | None = None
+    connection: Connection,
+    source: str,
+    symbols: list[str] | None = None,
+    first: date = BEGINNING,
+    carried: pl.DataFrame | None = None,
+    as_of: datetime = FOREVER,
 ) -> pl.DataFrame:
-    """Forward-adjusted clean bars of some symbols from a session on, with `known_at` as `forward_adjusted` gives it.
+    """Forward-adjusted clean bars of some symbols (None: all) from a session on, as known at an instant.
 
-    An event without a bar (an action, a critical finding, a review) counts for the bars after it. `carried` as there.
+    `known_at` and `carried` as in `forward_adjusted`; an event without a bar (an action, a critical finding, a review)
+    counts for the bars after it.
     """
-    given = {"symbols": symbols, "first": first, "source": source}
-    chosen = "symbol in (select unnest($symbols)) and session >= $first and source = $source"
+    chosen, given = _chosen(source, symbols, first, as_of)
     actions = query(
         connection,
         f"""
-        select symbol, session, kind, value, known_at from market_data.corporate_actions where {chosen}
+        select symbol, session, kind, value, known_at from market_data.corporate_actions where {chosen} and known_at <= $as_of
         qualify row_number() over (partition by symbol, session, kind order by known_at desc) = 1
         """,
         given,
@@ -141,51 +145,30 @@ def adjusted_bars(
     events = query(
         connection,
         f"""
-        select symbol, session, known_at from data_quality.anomalies where severity = 'critical' and {chosen}
-        union all select symbol, session, decided_at from data_quality.reviews where {chosen}
+        select symbol, session, known_at from data_quality.anomalies where severity = 'critical' and {chosen} and known_at <= $as_of
+        union all select symbol, session, decided_at from data_quality.reviews where {chosen} and decided_at <= $as_of
         """,
         given,
     )
+    bars = clean_bars_of(connection, source, symbols, first, as_of)
     events = pl.concat([events, actions.select(events.columns)])
-    return _adjusted(clean_bars_of(connection, source, symbols, first), actions, events, carried)
-
-
-def _adjusted(bars: pl.DataFrame, actions: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame | None = None) -> pl.DataFrame:
-    """Forward-adjusted bars whose `known_at` counts the events at or before them too."""
     if events.height:
         met = events.sort("session").join_asof(
             bars.select("symbol", pl.col("session").alias("bar_session")).sort("bar_session"),
             left_on="session", right_on="bar_session", by="symbol", strategy="forward", check_sortedness=False,
         )  # fmt: skip
-        latest = met.drop_nulls("bar_session").group_by("symbol", "bar_session").agg(pl.col("known_at").max().alias("event_known_at"))
-        bars = bars.join(
-            latest, left_on=["symbol", "session"], right_on=["symbol", "bar_session"], how="left", maintain_order="left"
-        ).with_columns(pl.max_horizontal("known_at", "event_known_at").alias("known_at")).drop("event_known_at")  # fmt: skip
+        latest = (
+            met.drop_nulls("bar_session")
+            .group_by("symbol", pl.col("bar_session").alias("session"))
+            .agg(event_known_at=pl.col("known_at").max())
+        )
+        beside = bars.join(latest, on=["symbol", "session"], how="left", maintain_order="left")
+        bars = beside.with_columns(pl.max_horizontal("known_at", "event_known_at").alias("known_at")).drop("event_known_at")
     return forward_adjusted(bars, actions, carried)
 
 
-def adjusted_as_of(connection: Connection, source: str, as_of: datetime, symbols: list[str] | None = None) -> pl.DataFrame:
-    """Forward-adjusted bars as they were known at an instant, with `in_scope` as known then; of some symbols, or of all."""
-    given = {"as_of": as_of, "source": source, **({"symbols": symbols} if symbols is not None else {})}
-    chosen = "source = $source" + ("" if symbols is None else " and symbol in (select unnest($symbols))")
-    actions = query(
-        connection, f"select symbol, session, kind, value, known_at from market_data.corporate_actions_as_of($as_of) where {chosen}", given
-    )
-    events = query(
-        connection,
-        f"""
-        select symbol, session, known_at from data_quality.anomalies where severity = 'critical' and known_at <= $as_of and {chosen}
-        union all select symbol, session, decided_at from data_quality.reviews where decided_at <= $as_of and {chosen}
-        """,
-        given,
-    )
-    events = pl.concat([events, actions.select(events.columns)])
-    bars = query(
-        connection,
-        f"""
-        select symbol, session, open, high, low, close, volume, basis, known_at, {IN_SCOPE} as in_scope
-        from data_quality.clean_bars_as_of($as_of) as row where {chosen} order by symbol, session
-        """,
-        given,
-    )
-    return _adjusted(bars, actions, events)
+def _chosen(source: str, symbols: list[str] | None, first: date, as_of: datetime) -> tuple[str, dict[str, object]]:
+    """The condition on rows of some symbols from a session on, and the parameters that it and `as_of` need."""
+    of_symbols = "" if symbols is None else " and symbol in (select unnest($symbols))"
+    given = {"source": source, "first": first, "as_of": as_of}
+    return f"source = $source and session >= $first{of_symbols}", given if symbols is None else {**given, "symbols": symbols}

@@ -8,7 +8,7 @@ from datetime import date, datetime
 import polars as pl
 
 from quant_assets.clock import TradingCalendar
-from quant_assets.feature_store.inputs import BEGINNING, FOREVER, SCOPE_CHANGES, Changes
+from quant_assets.feature_store.inputs import BEGINNING, FOREVER, SCOPE_CHANGES, SCOPE_THEN, Changes
 from quant_assets.feature_store.market_series import market_series
 from quant_assets.schemas import MARKET_V1
 from quant_assets.warehouse import Connection, query
@@ -54,12 +54,10 @@ def market_rows(
         select row.symbol, row.session, row.price_change_1d
         from {rows} as row join sessions using (session)
         semi join {rows} as before on before.symbol = row.symbol and before.session = sessions.previous_session
-        where row.price_change_1d is not null and exists (
-            select 1 from market_data.scope_as_of($until) as stretch
-            where stretch.symbol = row.symbol and row.session between stretch.valid_from and coalesce(stretch.valid_to, date '9999-12-31')
-        )
+        semi join {SCOPE_THEN}
+        where row.price_change_1d is not null
         """,
-        {"until": as_of},
+        {"as_of": as_of},
     )
     known = query(
         connection,

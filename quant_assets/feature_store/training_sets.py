@@ -16,7 +16,7 @@ import polars as pl
 from quant_assets.clock import TradingCalendar
 from quant_assets.errors import FeaturesUnavailable
 from quant_assets.feature_store.fingerprints import fingerprint
-from quant_assets.feature_store.inputs import IN_SCOPE, adjusted_as_of, changes_since_build
+from quant_assets.feature_store.inputs import SCOPE_THEN, adjusted_bars, changes_since_build
 from quant_assets.feature_store.labels import HORIZONS, labels, uniqueness_weights
 from quant_assets.feature_store.market_sessions import market_rows
 from quant_assets.feature_store.views import definition_hash, features_of, labels_hash, model_sql
@@ -71,7 +71,7 @@ def training_set(
         definitions = _definitions(view) | {LABELS.name: labels_hash(calendar)}
         _refuse_other_definitions(connection, definitions, calendar)
         stored = _as_known(connection, definitions, warehouse.preferred_source, as_of, max(last, newest))
-        adjusted = None if stored else adjusted_as_of(connection, warehouse.preferred_source, as_of)
+        adjusted = None if stored else adjusted_bars(connection, warehouse.preferred_source, as_of=as_of)
         rows = _features(connection, calendar, warehouse.preferred_source, view, as_of, first, last, adjusted, universe)
         outcomes = _outcomes(connection, calendar, horizon, as_of, first, last, adjusted)
     frame = rows.select("symbol", "session", *features).join(outcomes, on=["symbol", "session"])
@@ -101,7 +101,7 @@ def features_as_of(
         stored = not recompute and _as_known(connection, _definitions(view), source, as_of, last)
         # A row of technical_v1 needs no other symbol's bars; one of alpha_v1 needs them all.
         needed = list(universe) if universe is not None and view == "technical_v1" else None
-        adjusted = None if stored else adjusted_as_of(connection, source, as_of, needed)
+        adjusted = None if stored else adjusted_bars(connection, source, needed, as_of=as_of)
         return _features(connection, calendar, source, view, as_of, first, last, adjusted, universe)
 
 
@@ -124,10 +124,10 @@ def _features(
         if view == "technical_v1"
         else f"({model_sql(ALPHA_SQL, relations)})"
     )
-    chosen = IN_SCOPE if universe is None else "row.symbol in (select unnest($universe))"
+    chosen = f"semi join {SCOPE_THEN}" if universe is None else "semi join (select unnest($universe) as symbol) as chosen using (symbol)"
     asked = ("as_of", as_of) if universe is None else ("universe", list(universe))
     given = dict([("first", first), ("last", last), asked])
-    found = query(connection, f"select {columns} from {rows} as row where session between $first and $last and {chosen}", given)
+    found = query(connection, f"select {columns} from {rows} as row {chosen} where session between $first and $last", given)
     for relation in relations.values():
         if relation.endswith("_then"):
             connection.unregister(relation)

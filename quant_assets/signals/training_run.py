@@ -12,7 +12,7 @@ from quant_assets.clock import TradingCalendar, utc_now
 from quant_assets.errors import QuantAssetsError
 from quant_assets.feature_store.catalog import model_columns
 from quant_assets.feature_store.contract import FeatureContract
-from quant_assets.feature_store.inputs import IN_SCOPE
+from quant_assets.feature_store.inputs import SCOPE_THEN
 from quant_assets.feature_store.training_sets import training_set
 from quant_assets.feature_store.views import features_of
 from quant_assets.schemas import INSTANT, PREDICTIONS, PROMOTIONS
@@ -103,7 +103,10 @@ def ensure_champion(warehouse: Warehouse, calendar: TradingCalendar, settings: S
         return f"champion is version {champion.model_version}, trained until {champion.trained_until} UTC"
     needed = settings.train_min_sessions + settings.horizon + TrainingSetup.n_folds
     known = warehouse.read(
-        f"select count(distinct session) as sessions from feature_store.labels as row where horizon = $horizon and known_at < $close and {IN_SCOPE}",
+        f"""
+        select count(distinct session) as sessions from feature_store.labels as row semi join {SCOPE_THEN}
+        where horizon = $horizon and known_at < $close
+        """,
         {"horizon": settings.horizon, "close": calendar.close(tonight), "as_of": as_of},
     )["sessions"].item()
     if known < needed:

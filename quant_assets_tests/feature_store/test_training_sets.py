@@ -13,7 +13,7 @@ import pytest
 from quant_assets.clock import TradingCalendar, trading_calendar
 from quant_assets.errors import FeaturesUnavailable
 from quant_assets.feature_store.fingerprints import fingerprint
-from quant_assets.feature_store.inputs import adjusted_as_of
+from quant_assets.feature_store.inputs import adjusted_bars
 from quant_assets.feature_store.labels import labels
 from quant_assets.feature_store.training_sets import TrainingSet, features_as_of, training_set
 from quant_assets.feature_store.views import definition_hash, features_of
@@ -250,7 +250,7 @@ class TestRegression:
 
 def adjusted(market: Market, as_of: datetime) -> pl.DataFrame:
     with market.warehouse.connect() as connection:
-        return adjusted_as_of(connection, SOURCE, as_of)
+        return adjusted_bars(connection, SOURCE, as_of=as_of)
 
 
 class TestProperties:

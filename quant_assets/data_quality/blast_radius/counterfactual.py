@@ -18,7 +18,7 @@ from quant_assets.clock import TradingCalendar
 from quant_assets.feature_store.adjustment import forward_adjusted
 from quant_assets.feature_store.catalog import TECHNICAL_V1
 from quant_assets.feature_store.indicators import technical_v1
-from quant_assets.feature_store.inputs import IN_SCOPE
+from quant_assets.feature_store.inputs import IN_STRETCH
 from quant_assets.feature_store.labels import HORIZONS, labels
 from quant_assets.settings import Settings
 from quant_assets.warehouse import Warehouse
@@ -146,7 +146,8 @@ class Bar:
         return self._histories[at]
 
     def _read_histories(self, at: datetime) -> Histories | None:
-        columns = f"symbol, session, open, high, low, close, volume, basis, known_at, {IN_SCOPE} as in_scope"
+        in_scope = f"exists (select 1 from market_data.scope_as_of($as_of) as stretch where {IN_STRETCH}) as in_scope"
+        columns = f"symbol, session, open, high, low, close, volume, basis, known_at, {in_scope}"
         newest = self.read(
             f"""
             select {columns} from market_data.daily_bars_as_of($as_of) as row
