@@ -36,7 +36,7 @@ def market_rows(
     rows: str = "feature_store.technical_v1",
     as_of: datetime = FOREVER,
 ) -> pl.DataFrame:
-    """Rows of `market_v1` for some sessions, as known at an instant, from a relation with the symbols' one-session returns.
+    """Rows of `market_v1` for some sessions in order, as known at an instant, from a relation with the symbols' one-session returns.
 
     A session counts the symbols in scope that have a bar on the session before too. `known_at` is the latest instant of
     anything about these two sessions, and about who was in scope.
@@ -84,4 +84,4 @@ def market_rows(
         given,
     )
     connection.unregister("sessions")
-    return market_series(returns).join(known, on="session").select(MARKET_V1.column_names)
+    return market_series(returns).join(known, on="session", maintain_order="left").select(MARKET_V1.column_names)
