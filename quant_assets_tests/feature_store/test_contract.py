@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from quant_assets.errors import ContractError
 from quant_assets.feature_store.catalog import TECHNICAL_V1
 from quant_assets.feature_store.contract import SHOWN, FeatureContract, source_hash
-from quant_assets.feature_store.indicators import definition_hash
+from quant_assets.feature_store.views import definition_hash
 
 VIEW, HASH = "technical_v1", "a" * 64
 CONTRACT = FeatureContract.of(VIEW, HASH, TECHNICAL_V1[:3])
@@ -198,9 +198,9 @@ class TestRegression:
 
 class TestProperties:
     def test_json_gives_the_whole_view_back(self) -> None:
-        whole = FeatureContract.of(VIEW, definition_hash(), TECHNICAL_V1)
+        whole = FeatureContract.of(VIEW, definition_hash("technical_v1"), TECHNICAL_V1)
         assert FeatureContract.from_json(whole.to_json()) == whole
-        assert len(definition_hash()) == 64
+        assert len(definition_hash("technical_v1")) == 64
 
     @given(contracts())
     def test_json_gives_any_contract_back_and_is_what_the_schema_says(self, contract: FeatureContract) -> None:

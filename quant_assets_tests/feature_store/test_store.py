@@ -327,7 +327,7 @@ class TestProperties:
         warehouse = open_warehouse
         desk = Desk(warehouse, calendar, history=26)
         held: dict[datetime, tuple[pl.DataFrame, pl.DataFrame, date]] = {}
-        for _ in range(8):
+        for _ in range(5):
             random_night(desk, random)
             desk.night()
             assert_up_to_date(desk)  # incremental equals full
