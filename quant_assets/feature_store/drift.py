@@ -263,7 +263,7 @@ def _compare(fitted: _Fitted | str, values: Array, symbols: Any) -> dict[str, ob
     if location.effective < LEAST_EFFECTIVE_REFERENCE:
         return {**sizes, "reason": f"the reference may be a random walk: {location.effective:.1f} effective sessions"}
     if effective < LEAST_EFFECTIVE_WINDOW:
-        return {**sizes, "reason": f"the window holds {effective:.1f} effective sessions, fewer than {LEAST_EFFECTIVE_WINDOW}"}
+        return {**sizes, "reason": f"the window holds {effective:.2f} effective sessions, fewer than {LEAST_EFFECTIVE_WINDOW}"}
     mean, statistic, p = compare_means(location, x)
     result = {**sizes, "shift": mean - location.mean, "statistic": statistic, "p_value": p}
     if fitted.spread is None or fitted.spread.effective < LEAST_EFFECTIVE_REFERENCE or len(root) < LEAST_WINDOW:

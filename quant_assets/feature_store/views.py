@@ -20,7 +20,7 @@ from quant_assets.settings import PROJECT_ROOT
 
 _FOLDER = Path(__file__).parent
 _MODELS = PROJECT_ROOT / "dbt_features" / "models"
-_TECHNICAL = ("adjustment.py", "windows.py", "recursions.py", "indicators.py")
+_TECHNICAL = ("inputs.py", "adjustment.py", "windows.py", "recursions.py", "indicators.py")
 _CODE = {
     "technical_v1": _TECHNICAL,
     "alpha_v1": (*_TECHNICAL, "market_series.py", "market_sessions.py", "alpha_market.py", "comoments.py", *sorted(f"alpha/{path.name}" for path in (_FOLDER / "alpha").glob("*.py"))),

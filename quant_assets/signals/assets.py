@@ -9,8 +9,9 @@ from quant_assets.assets import RESEARCH, markdown_table, picture, record_partit
 from quant_assets.partitions import SESSIONS
 from quant_assets.resources import DeskResource, WarehouseResource
 from quant_assets.schemas import DAILY_SIGNALS, PREDICTIONS, PROMOTIONS
+from quant_assets.settings import load_settings
 
-FEATURES = ["feature_store", "technical_v1"]
+FEATURES = ["feature_store", load_settings().feature_view]
 LABELS = ["feature_store", "labels"]
 UNIVERSE = ["market_data", "universe"]
 MODEL_KEY = dg.AssetKey(["signals", "model"])
@@ -24,7 +25,7 @@ MODEL_KEY = dg.AssetKey(["signals", "model"])
             group_name="signals",
             kinds={"lightgbm", "mlflow"},
             owners=RESEARCH,
-            description="The signal model: LightGBM on the scale-free indicators, judged by purged walk-forward, registered in MLflow.\n\n"
+            description="The signal model: LightGBM on the scale-free features of the view that the settings name, judged by purged walk-forward, registered in MLflow.\n\n"
             "It is trained on what was known before the close of the last session, so that it may score that session. "
             "Training on the same data, settings and code returns the registered version.",
         ),

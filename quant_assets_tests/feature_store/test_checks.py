@@ -39,8 +39,8 @@ def made(result: dg.ExecuteInProcessResult) -> set[str]:
 
 
 class TestRegression:
-    def test_a_sound_night_says_what_it_looked_at(self, desk: Desk) -> None:
-        result = desk.run(assets=ASSETS)
+    def test_a_sound_night_says_what_it_looked_at(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+        _, result = nights.finished(tmp_path_factory.getbasetemp())
         assert result.success
         assert set(ASSETS) <= made(result)
         for key, check in told(result).items():
@@ -59,7 +59,7 @@ class TestRegression:
                 select symbol, session, lead(rsi_14) over (partition by symbol order by session) as rsi_14 from feature_store.technical_v1
             ) as tomorrow where row.symbol = tomorrow.symbol and row.session = tomorrow.session
         """)
-        result = desk.run(assets=ASSETS)
+        result = desk.run(assets=[ASSETS[0], *ASSETS[2:]])
         assert not result.success
         checks = told(result)
         for name in ("recomputed_as_of", "cut_changes_nothing"):

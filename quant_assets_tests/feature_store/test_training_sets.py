@@ -129,7 +129,7 @@ class TestRegression:
     @pytest.mark.parametrize("view", VIEWS)
     def test_what_no_table_has_seen_yet_counts(self, market: Market, view: str) -> None:
         """Bars landed, were held, or left the scope, and the night died before the features."""
-        for event in (market.next_session, market.hold if view == "technical_v1" else market.change_scope):
+        for event in (market.next_session, market.hold) if view == "technical_v1" else (market.change_scope,):
             event()
             before = asked(market, view).of(market)
             market.refresh()
@@ -258,14 +258,12 @@ class TestProperties:
     def test_the_same_arguments_give_the_same_set_for_ever(self, market: Market, view: str) -> None:
         """Through restatements, holds, releases, late splits, a changed scope and a year of sessions."""
         asking = [asked(market, view, horizon) for horizon in ((1, 5, 20, 3) if view == "technical_v1" else (5, 3))]
-        asking += [asked(market, view, ago=20), asked(market, view, universe=["S1", "S2"])]
+        asking += [asked(market, view, universe=["S1", "S2"], ago=20)]
         given = {each: each.of(market) for each in asking}
-        assert len({found.fingerprint for found in given.values()}) == len(given)
         left = market.sessions[150]
         events: list[tuple[Callable[[], object], ...]] = [
             (market.restate, market.hold),
-            (market.release, market.split_told_late),
-            (lambda: market.set_scope({"S0": (FIRST, None), "S1": (FIRST, left), "S2": (FIRST, None)}),),
+            (market.release, market.split_told_late, lambda: market.set_scope({"S0": (FIRST, None), "S1": (FIRST, left)})),
             (lambda: market.next_session(250),),
         ]
         for several in events:
@@ -275,29 +273,27 @@ class TestProperties:
             given[asked(market, view)] = asked(market, view).of(market)
         for each, found in given.items():
             again = each.of(market)
-            offending = differences(found.frame, again.frame)
-            assert offending.is_empty(), f"{each}: {described(offending)}"
-            assert again.fingerprint == found.fingerprint
+            assert again.fingerprint == found.fingerprint, f"{each}: {described(differences(found.frame, again.frame))}"
+            assert again.frame.equals(found.frame)
         assert len({found.fingerprint for found in given.values()}) == len(given)  # each event changed what is known
 
     @pytest.mark.parametrize("view", VIEWS)
     def test_what_is_read_is_what_is_computed(self, market: Market, view: str) -> None:
-        for several in ((), (market.restate, market.hold, market.split_told_late, market.change_scope)):
-            for event in several:
-                event()
-            market.refresh()
-            read, computed = (
-                features_as_of(market.warehouse, market.calendar, view, market.now, FIRST, market.sessions[market.tonight], recompute=again)
-                for again in (False, True)
-            )
-            offending = differences(read, computed)
-            assert offending.is_empty(), described(offending)
-            assert read.height
+        for event in (market.restate, market.hold, market.split_told_late, market.change_scope):
+            event()
+        market.refresh()
+        read, computed = (
+            features_as_of(market.warehouse, market.calendar, view, market.now, FIRST, market.sessions[market.tonight], recompute=again)
+            for again in (False, True)
+        )
+        offending = differences(read, computed)
+        assert offending.is_empty(), described(offending)
+        assert read.height
 
     @pytest.mark.parametrize("view", VIEWS)
     def test_nothing_in_it_was_known_later(self, market: Market, view: str) -> None:
-        for number, horizon in enumerate((1, 5, 20, 7)):
-            if number == 2:
+        for number, horizon in enumerate((1, 5, 20, 7) if view == "technical_v1" else (5, 20)):
+            if number == 1:
                 market.restate()
             newest = market.sessions[200 + number * 20]
             as_of = market.calendar.known_at(newest)
