@@ -129,7 +129,11 @@ class TestRegression:
     @pytest.mark.parametrize("view", VIEWS)
     def test_what_no_table_has_seen_yet_counts(self, market: Market, view: str) -> None:
         """Bars landed, were held, or left the scope, and the night died before the features."""
-        for event in (market.next_session, market.hold) if view == "technical_v1" else (market.change_scope,):
+
+        def leave() -> None:
+            market.set_scope({"S0": (FIRST, None), "S2": (FIRST, market.sessions[150])})
+
+        for event in (market.next_session, market.hold) if view == "technical_v1" else (leave,):
             event()
             before = asked(market, view).of(market)
             market.refresh()
@@ -257,20 +261,21 @@ class TestProperties:
     @pytest.mark.parametrize("view", VIEWS)
     def test_the_same_arguments_give_the_same_set_for_ever(self, market: Market, view: str) -> None:
         """Through restatements, holds, releases, late splits, a changed scope and a year of sessions."""
-        asking = [asked(market, view, horizon) for horizon in ((1, 5, 20, 3) if view == "technical_v1" else (5, 3))]
+        asking = [asked(market, view, horizon) for horizon in ((1, 20, 3) if view == "technical_v1" else (3,))]
         asking += [asked(market, view, universe=["S1", "S2"], ago=20)]
         given = {each: each.of(market) for each in asking}
-        left = market.sessions[150]
-        events: list[tuple[Callable[[], object], ...]] = [
-            (market.restate, market.hold),
-            (market.release, market.split_told_late, lambda: market.set_scope({"S0": (FIRST, None), "S1": (FIRST, left)})),
-            (lambda: market.next_session(250),),
-        ]
-        for several in events:
-            for event in several:
-                event()
+        scope = {"S0": (FIRST, None), "S1": (FIRST, market.sessions[150])}
+        events: list[Callable[[], object]] = [
+            market.hold, market.release, market.restate, market.split_told_late, lambda: market.set_scope(scope),
+            lambda: market.next_session(250),
+        ]  # fmt: skip
+        for event in events if view == "technical_v1" else (events[0], *events[-2:]):
+            now = asked(market, view)
+            given[now] = now.of(market)
+            event()
             market.refresh()
-            given[asked(market, view)] = asked(market, view).of(market)
+            assert now.of(market).fingerprint == given[now].fingerprint  # by itself, for the next may hide that it was not seen
+        given[asked(market, view)] = asked(market, view).of(market)
         for each, found in given.items():
             again = each.of(market)
             assert again.fingerprint == found.fingerprint, f"{each}: {described(differences(found.frame, again.frame))}"
