@@ -57,14 +57,8 @@ class Warehouse:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Hold the database for one transaction: all of it lands, or none."""
-        with self.connect() as connection:
-            connection.begin()
-            try:
-                yield connection
-            except BaseException:
-                connection.rollback()
-                raise
-            connection.commit()
+        with self.connect() as connection, in_transaction(connection):
+            yield connection
 
     def read(self, sql: str, parameters: Mapping[str, object] | None = None) -> pl.DataFrame:
         """Run one query and return its rows as a frame; parameters are `$name`."""
@@ -95,6 +89,18 @@ class Warehouse:
                         f"Close that program; readers should open {self.read_copy_path or 'the read copy'} instead."
                     ) from None
                 time.sleep(0.05)
+
+
+@contextmanager
+def in_transaction(connection: Connection) -> Iterator[None]:
+    """One transaction on an open connection: all of it lands, or none."""
+    connection.begin()
+    try:
+        yield
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.commit()
 
 
 def _ensure_file(path: Path) -> None:

@@ -16,7 +16,7 @@ import polars as pl
 from quant_assets.clock import utc_now
 from quant_assets.feature_store.inputs import BEGINNING, Changes, changes_since_build
 from quant_assets.schemas import CARRIED_STATES, VIEW_BUILDS, Table
-from quant_assets.warehouse import Connection, Warehouse, append_ledger, query, rewrite_current
+from quant_assets.warehouse import Connection, Warehouse, append_ledger, in_transaction, query, rewrite_current
 
 BATCH_ROWS, BATCH_VALUES = 1_000_000, 32_000_000
 """Bars that are read, and values that are computed and written at once: a quarter of a gigabyte of them."""
@@ -70,7 +70,10 @@ class Kernel:
 
 
 def refresh(warehouse: Warehouse, kernel: Kernel, run_id: str) -> Refresh:
-    """Bring a feature table up to date with its inputs; nothing new writes nothing, not even a build."""
+    """Bring a feature table up to date with its inputs; nothing new writes nothing, not even a build.
+
+    The database is held for one batch at a time, which takes seconds: a night is one batch.
+    """
     source = warehouse.preferred_source
     with warehouse.connect() as connection:
         changes = changes_since_build(connection, kernel.table, kernel.definition, source)
@@ -78,35 +81,51 @@ def refresh(warehouse: Warehouse, kernel: Kernel, run_id: str) -> Refresh:
         if scope.is_empty():
             return UNCHANGED
         batch = None if changes.rebuild else _recent(connection, kernel, scope)
-        read: list[tuple[Batch, pl.DataFrame]] = []
-        if batch is not None:
-            read = _with_enough_rows(kernel, batch, kernel.read(connection, batch))
+        read = [] if batch is None else _with_enough_rows(kernel, batch, kernel.read(connection, batch))
         rest = scope.join(pl.concat([scope.clear(), *(each.scope for each, _ in read)]), on="symbol", how="anti")
         waiting = list(_whole_histories(connection, kernel.table, rest, source))
         if waiting:  # who must be taken whole comes along with the others: one transaction is quicker than two
             first = waiting.pop(0)
             read.append((first, kernel.read(connection, first)))
-    written, removed, per_session = 0, 0, []
-    while read:
-        computed = [(batch, kernel.compute(inputs, batch.carried)) for batch, inputs in read]
-        rows = pl.concat(
-            [each if changes.rebuild else each.filter(_within(each, batch.scope)) for batch, each in computed]
-        ).select(kernel.table.column_names)  # fmt: skip
-        batches = pl.concat([batch.scope for batch, _ in computed])
-        with warehouse.transaction() as connection:
-            new, gone = rewrite_current(connection, kernel.table, rows, batches)
-            if kernel.states:
-                _keep_states(connection, kernel, batches, pl.concat([_newest(kernel, each) for _, each in computed]))
-            written, removed = written + new, removed + gone
-            if not waiting:
-                note_build(connection, kernel.table, kernel.definition, source, changes, written, run_id)
-        per_session.append(rows.group_by("session").len("rows"))
-        read = []
-        if waiting:
-            following = waiting.pop(0)
-            with warehouse.connect() as connection:
-                read = [(following, kernel.read(connection, following))]
-    return Refresh(scope.height, written, removed, pl.concat(per_session).group_by("session").agg(pl.col("rows").sum()).sort("session"))
+        stored = _store(connection, kernel, changes, read, source, run_id, [], last=not waiting)
+    while waiting:
+        batch = waiting.pop(0)
+        with warehouse.connect() as connection:
+            stored = _store(
+                connection, kernel, changes, [(batch, kernel.read(connection, batch))], source, run_id, stored, last=not waiting
+            )
+    per_session = pl.concat([rows for *_, rows in stored]).group_by("session").agg(pl.col("rows").sum()).sort("session")
+    return Refresh(scope.height, sum(written for written, *_ in stored), sum(removed for _, removed, _ in stored), per_session)
+
+
+Stored = tuple[int, int, pl.DataFrame]
+"""Rows written, rows removed, and new rows per session."""
+
+
+def _store(
+    connection: Connection,
+    kernel: Kernel,
+    changes: Changes,
+    read: list[tuple[Batch, pl.DataFrame]],
+    source: str,
+    run_id: str,
+    before: list[Stored],
+    *,
+    last: bool,
+) -> list[Stored]:
+    """Compute some batches and write them in one transaction, the last time with the note of the build; returns all that was stored."""
+    computed = [(batch, kernel.compute(inputs, batch.carried)) for batch, inputs in read]
+    rows = pl.concat([each if changes.rebuild else each.filter(_within(each, batch.scope)) for batch, each in computed])
+    rows = rows.select(kernel.table.column_names)
+    scope = pl.concat([batch.scope for batch, _ in computed])
+    with in_transaction(connection):
+        written, removed = rewrite_current(connection, kernel.table, rows, scope)
+        if kernel.states:
+            _keep_states(connection, kernel, scope, pl.concat([_newest(kernel, each) for _, each in computed]))
+        stored = [*before, (written, removed, rows.group_by("session").len("rows"))]
+        if last:
+            note_build(connection, kernel.table, kernel.definition, source, changes, sum(rows for rows, *_ in stored), run_id)
+    return stored
 
 
 def note_build(connection: Connection, table: Table, definition: str, source: str, changes: Changes, written: int, run_id: str) -> None:
