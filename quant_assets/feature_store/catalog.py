@@ -853,7 +853,7 @@ ALPHA_CROSS_SECTION: tuple[Feature, ...] = (
     _exposure("lottery", ("return_max_20", "idiosyncratic_skewness_252"), "Whether the symbol has rare large gains, against the others."),
     _market(
         "traded_value_share_20", "traded_value_sma_20 / its sum over the symbols in scope", 19, "share", 0.0, 1.0,
-        "The symbol's share of the value that is traded.", GRINOLD_KAHN, f"{OUT_OF_SCOPE} and where traded_value_sma_20 is null",
+        "The symbol's share of the value that is traded.", GRINOLD_KAHN, f"{OUT_OF_SCOPE} and where traded_value_sma_20 is null or above 1e30; the sum is of the others",
     ),
     _calendar("day_of_week", "1 (Monday) to 7", "day", 1.0, 7.0, "Day of the week of the session.", FRENCH),
     _calendar("day_of_month", "1 to 31", "day", 1.0, 31.0, "Day of the month of the session.", LAKONISHOK_SMIDT),

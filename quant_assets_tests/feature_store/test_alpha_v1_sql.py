@@ -60,7 +60,9 @@ def tables_of(adjusted: pl.DataFrame) -> Tables:
         "feature_store.alpha_history_v1": history.join(known.select("symbol", "session", "known_at"), on=["symbol", "session"]),
         "feature_store.alpha_market_v1": alpha_market(changes.join(beside, on="session", how="left")),
         "feature_store.market_v1": market,
-        "market_data.scope": symbols.select("symbol", pl.lit(date(2000, 1, 1)).alias("valid_from"), ends),
+        "market_data.scope": symbols.select(
+            "symbol", pl.lit(date(2000, 1, 1)).alias("valid_from"), ends, since=pl.lit(None, pl.Datetime("us"))
+        ),
     }
 
 
@@ -133,6 +135,26 @@ class TestRegression:
     def test_a_symbol_alone_stands_in_the_middle(self, tmp_path: Path) -> None:
         row = view(tmp_path / "t.duckdb", of_one_session(("S0", 0.1))).row(0, named=True)
         assert (row["rank_momentum_252_21"], row["zscore_momentum_252_21"], row["traded_value_share_20"]) == (0.5, None, 1.0)
+
+    @pytest.mark.parametrize("absurd", [1e30, 9e33, 1e35, 1e300, float("inf")])
+    def test_an_absurd_traded_value_is_left_out_of_the_sum(self, absurd: float, tmp_path: Path) -> None:
+        """Two of them, which together must not leave the digits of the sum either."""
+        parts = of_one_session(("S0", 0.1), ("S1", 0.2), ("S2", 0.3), ("S4", 0.4))
+        value = pl.col("symbol").replace_strict({"S0": 1.0, "S1": absurd, "S2": 3.0, "S4": absurd}, return_dtype=pl.Float64)
+        history = parts["feature_store.alpha_history_v1"].with_columns(traded_value_sma_20=value)
+        rows = view(tmp_path / "t.duckdb", parts | {"feature_store.alpha_history_v1": history})
+        assert dict(rows.select("symbol", "traded_value_share_20").iter_rows()) == {"S0": 0.25, "S1": None, "S2": 0.75, "S4": None}
+        assert rows["rank_traded_value_sma_20"].to_list() == [0.125, 0.75, 0.375, 0.75]
+
+    def test_a_bar_of_absurd_volume_leaves_the_view_readable(self, computed: pl.DataFrame, tmp_path: Path) -> None:
+        day = date(2021, 1, 28)
+        absurd = (pl.col("symbol") == "S0") & (pl.col("session") == day)
+        spoilt = bars().with_columns(pl.when(absurd).then(1e36).otherwise(pl.col("volume")).alias("volume"))
+        rows = view(tmp_path / "t.duckdb", tables_of(spoilt), where=f"session = date '{day}'")
+        assert rows.height == computed.filter(session=day).height
+        shares = dict(rows.select("symbol", "traded_value_share_20").iter_rows())
+        assert shares.pop("S0") is None
+        assert sum(share for share in shares.values() if share is not None) == pytest.approx(1.0, rel=1e-12)
 
     def test_the_calendar_of_a_session(self, tmp_path: Path) -> None:
         row = view(tmp_path / "t.duckdb", of_one_session(("S0", 0.1))).row(0, named=True)

@@ -4,7 +4,8 @@
 -- Whoever reads some sessions pays for these: every window over symbols is partitioned by session, so that a filter on it
 -- moves below. Ranks are taken few at a time and joined, for each sort carries all columns beside it: in one chain they
 -- took over three times as long. Across symbols there are ranks, medians, counts, and one sum, of exact decimals: no value
--- depends on the order of rows. The symbols out of scope have no part in them, and no place.
+-- depends on the order of rows. The symbols out of scope have no part in them, and no place. A traded value above 1e30 is
+-- left out of that sum, which then holds 10,000 symbols within 38 digits.
 with market as (
     select
         session,
@@ -191,7 +192,7 @@ sessions as not materialized (
         session,
         count(*) as symbols,
         max(greatest(part.known_at, history.known_at, against_market.known_at)) as known_at,
-        sum(traded_value_sma_20::decimal(38, 4))::double as traded_value,
+        sum(try_cast(traded_value_sma_20 as decimal(34, 4)))::double as traded_value,
         count_if(close_to_sma_50 > 0) / nullif(count(close_to_sma_50), 0) as market_share_above_sma_50,
         count_if(close_to_sma_200 > 0) / nullif(count(close_to_sma_200), 0) as market_share_above_sma_200,
         count_if(sessions_since_high_252 = 0) / nullif(count(sessions_since_high_252), 0) as market_share_at_high_252,
@@ -254,7 +255,7 @@ select
     (zscore_traded_value_sma_20 - zscore_amihud_illiquidity_20) / 2 as exposure_liquidity,
     (zscore_close_to_sma_200 + zscore_trend_slope_60) / 2 as exposure_trend,
     (zscore_return_max_20 + zscore_idiosyncratic_skewness_252) / 2 as exposure_lottery,
-    case when rank_traded_value_sma_20 is not null then history.traded_value_sma_20::decimal(38, 4)::double / nullif(sessions.traded_value, 0) end as traded_value_share_20,
+    case when rank_traded_value_sma_20 is not null then try_cast(history.traded_value_sma_20 as decimal(34, 4))::double / nullif(sessions.traded_value, 0) end as traded_value_share_20,
     isodow(technical.session)::double as day_of_week,
     day(technical.session)::double as day_of_month,
     week(technical.session)::double as week_of_year,
