@@ -147,7 +147,11 @@ def alpha_kernels(panel: pl.DataFrame) -> None:
         how="left",
         maintain_order="left",
     )
-    scope = technical.group_by("symbol").agg(pl.col("session").min().alias("valid_from")).with_columns(valid_to=pl.lit(None, pl.Date))
+    scope = (
+        technical.group_by("symbol")
+        .agg(pl.col("session").min().alias("valid_from"))
+        .with_columns(valid_to=pl.lit(None, pl.Date), since=pl.lit(None, pl.Datetime("us")))
+    )
 
     def whole() -> pl.DataFrame:
         history = alpha_history(bars).hstack(bars.select("known_at"))

@@ -250,12 +250,16 @@ def _view_statements(preferred_source: str) -> list[str]:
 def _scope_statements(preferred_source: str) -> list[str]:
     """Who is in scope: stretches of time as of an instant, and the symbols on a session; without a universe, every symbol with a bar.
 
-    A stretch that ends before it begins is one taken back: versions are never deleted.
+    A stretch that ends before it begins is one taken back: versions are never deleted. `since` is the instant from which
+    there is a universe at all: until then every symbol with a bar was in scope, and from then on who has no stretch is not.
     """
     source = f"source = '{_quoted(preferred_source)}'"
     stretches = (
-        "select symbol, valid_from, valid_to from {universe} where " + source + " union all"
-        " select symbol, min(session), null from market_data.daily_bars where " + source + " and known_at <= {t}"
+        "select symbol, valid_from, valid_to, (select min(known_at) from market_data.universe where "
+        + source
+        + " and known_at <= {t}) as since"
+        " from {universe} where " + source + " union all"
+        " select symbol, min(session), null, null from market_data.daily_bars where " + source + " and known_at <= {t}"
         " and not exists (select 1 from market_data.universe where " + source + " and known_at <= {t}) group by symbol"
     )
     on = "select distinct symbol from market_data.{scope} where day between valid_from and coalesce(valid_to, date '9999-12-31')"

@@ -19,7 +19,7 @@ from quant_assets.feature_store.store import (
     refresh_market,
     refresh_technical,
 )
-from quant_assets.feature_store.views import definition_hash
+from quant_assets.feature_store.views import definition_hash, labels_hash
 from quant_assets.partitions import SESSIONS
 from quant_assets.resources import DeskResource, WarehouseResource
 from quant_assets.schemas import (
@@ -68,7 +68,7 @@ def feature_store(
     night, run_id = desk.night(context, warehouse.client), context.run.run_id
     refreshed = {
         TECHNICAL_V1: (refresh_technical(warehouse.client, run_id), TECHNICAL),
-        LABELS: (refresh_labels(warehouse.client, desk.calendar, run_id), None),
+        LABELS: (refresh_labels(warehouse.client, desk.calendar, run_id), labels_hash(desk.calendar)),
         MARKET_V1: (refresh_market(warehouse.client, desk.calendar, run_id), ALPHA_CODE),
         ALPHA_HISTORY_V1: (refresh_alpha_history(warehouse.client, run_id), ALPHA_CODE),
         ALPHA_MARKET_V1: (refresh_alpha_market(warehouse.client, desk.calendar, run_id), ALPHA_CODE),
@@ -86,7 +86,7 @@ def feature_store(
                 "rows_written": refresh.written,
                 "rows_removed": refresh.removed,
                 "stale_symbols": refresh.symbols,
-                **({"definition_hash": definition} if definition else {}),
+                "definition_hash": definition,
             },
         )
     for table in (CARRIED_STATES, VIEW_BUILDS):
@@ -181,4 +181,5 @@ def dbt_features(
             if key in context.selected_asset_keys:
                 with warehouse.get_connection() as connection:
                     rows = row_count(connection, f"{node['schema']}.{node['name']}")
-                yield dg.MaterializeResult(asset_key=key, metadata={"dagster/row_count": rows})
+                definition = {"definition_hash": ALPHA_CODE} if key == ALPHA else {}
+                yield dg.MaterializeResult(asset_key=key, metadata={"dagster/row_count": rows, **definition})

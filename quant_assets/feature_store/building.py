@@ -7,6 +7,7 @@ at a time, so that memory does not grow with their number.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -20,19 +21,20 @@ from quant_assets.warehouse import Connection, Warehouse, append_ledger, in_tran
 
 BATCH_ROWS, BATCH_VALUES = 1_000_000, 32_000_000
 """Bars that are read, and values that are computed and written at once: a quarter of a gigabyte of them."""
+RECENT = timedelta(days=30)
+"""How far apart the changes may lie of symbols that go on from their look-back together."""
 
 
 @dataclass(frozen=True)
 class Refresh:
-    """What one refresh changed: symbols looked at, rows written and removed, and new rows per session (`session`, `rows`)."""
+    """What one refresh changed: symbols looked at, rows written and rows removed."""
 
     symbols: int
     written: int
     removed: int
-    rows_per_session: pl.DataFrame
 
 
-UNCHANGED = Refresh(0, 0, 0, pl.DataFrame(schema={"session": pl.Date, "rows": pl.get_index_type()}))
+UNCHANGED = Refresh(0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -80,41 +82,39 @@ def refresh(warehouse: Warehouse, kernel: Kernel, run_id: str) -> Refresh:
         scope = _all_symbols(connection, kernel, source) if changes.rebuild else kernel.reached(connection, changes)
         if scope.is_empty():
             return UNCHANGED
-        batch = None if changes.rebuild else _recent(connection, kernel, scope)
-        read = [] if batch is None else _with_enough_rows(kernel, batch, kernel.read(connection, batch))
-        rest = scope.join(pl.concat([scope.clear(), *(each.scope for each, _ in read)]), on="symbol", how="anti")
-        waiting = list(_whole_histories(connection, kernel.table, rest, source))
-        if waiting:  # who must be taken whole comes along with the others: one transaction is quicker than two
-            first = waiting.pop(0)
-            read.append((first, kernel.read(connection, first)))
-        stored = _store(connection, kernel, changes, read, source, run_id, [], last=not waiting)
+        recent, rest = ([], scope) if changes.rebuild else _recent(connection, kernel, scope)
+        waiting = deque([*recent, *_whole_histories(connection, kernel.table, rest, source)])
+        stored = _store(connection, kernel, changes, waiting, source, run_id, [])
     while waiting:
-        batch = waiting.pop(0)
         with warehouse.connect() as connection:
-            stored = _store(
-                connection, kernel, changes, [(batch, kernel.read(connection, batch))], source, run_id, stored, last=not waiting
-            )
-    per_session = pl.concat([rows for *_, rows in stored]).group_by("session").agg(pl.col("rows").sum()).sort("session")
-    return Refresh(scope.height, sum(written for written, *_ in stored), sum(removed for _, removed, _ in stored), per_session)
+            stored = _store(connection, kernel, changes, waiting, source, run_id, stored)
+    return Refresh(scope.height, sum(written for written, _ in stored), sum(removed for _, removed in stored))
 
 
-Stored = tuple[int, int, pl.DataFrame]
-"""Rows written, rows removed, and new rows per session."""
+Stored = tuple[int, int]
+"""Rows written and rows removed."""
 
 
 def _store(
     connection: Connection,
     kernel: Kernel,
     changes: Changes,
-    read: list[tuple[Batch, pl.DataFrame]],
+    waiting: deque[Batch],
     source: str,
     run_id: str,
     before: list[Stored],
-    *,
-    last: bool,
 ) -> list[Stored]:
-    """Compute some batches and write them in one transaction, the last time with the note of the build; returns all that was stored."""
-    computed = [(batch, kernel.compute(inputs, batch.carried)) for batch, inputs in read]
+    """Compute the next batch that waits and write it in one transaction, the last one with the note of the build; returns all that was stored."""
+    batch = waiting.popleft()
+    inputs = kernel.read(connection, batch)
+    read = [(batch, inputs)]
+    if batch.first != BEGINNING:
+        read, left = _with_enough_rows(kernel, batch, inputs)
+        waiting.extend(_whole_histories(connection, kernel.table, left, source))
+        if waiting and (left.height or not read):  # who must be taken whole comes along: one transaction is quicker than two
+            whole = waiting.pop()
+            read.append((whole, kernel.read(connection, whole)))
+    computed = [(each, kernel.compute(given, each.carried)) for each, given in read]
     rows = pl.concat([each if changes.rebuild else each.filter(_within(each, batch.scope)) for batch, each in computed])
     rows = rows.select(kernel.table.column_names)
     scope = pl.concat([batch.scope for batch, _ in computed])
@@ -122,9 +122,9 @@ def _store(
         written, removed = rewrite_current(connection, kernel.table, rows, scope)
         if kernel.states:
             _keep_states(connection, kernel, scope, pl.concat([_newest(kernel, each) for _, each in computed]))
-        stored = [*before, (written, removed, rows.group_by("session").len("rows"))]
-        if last:
-            note_build(connection, kernel.table, kernel.definition, source, changes, sum(rows for rows, *_ in stored), run_id)
+        stored = [*before, (written, removed)]
+        if not waiting:
+            note_build(connection, kernel.table, kernel.definition, source, changes, sum(rows for rows, _ in stored), run_id)
     return stored
 
 
@@ -150,39 +150,46 @@ def _all_symbols(connection: Connection, kernel: Kernel, source: str) -> pl.Data
     return symbols.with_columns(from_session=pl.lit(BEGINNING))
 
 
-def _recent(connection: Connection, kernel: Kernel, scope: pl.DataFrame) -> Batch | None:
-    """The symbols for which look-back is enough, because all that changed follows their stored rows (None: there are none)."""
+def _recent(connection: Connection, kernel: Kernel, scope: pl.DataFrame) -> tuple[list[Batch], pl.DataFrame]:
+    """Batches of the symbols for which look-back is enough, because all that changed follows their stored rows; and who is left.
+
+    Who changed weeks before the others is left too, for the look-back of a batch begins with its earliest change.
+    """
+    latest: date = scope.select(pl.col("from_session").max()).item()
+    new = scope.filter(pl.col("from_session") > latest - RECENT)
     carried = None
     if kernel.states:
         known = query(
             connection,
             "select symbol, session, states from feature_store.carried_states where view = $view and symbol in (select unnest($symbols))",
-            {"view": kernel.table.name, "symbols": scope["symbol"].to_list()},
+            {"view": kernel.table.name, "symbols": new["symbol"].to_list()},
         )
-        scope = scope.join(known.rename({"session": "stood"}), on="symbol").filter(pl.col("from_session") > pl.col("stood"))
-        carried = scope.select("symbol", pl.col("stood").alias("session"), *_unpacked(kernel.states))
-        scope = scope.select("symbol", "from_session")
-    if scope.is_empty():
-        return None
+        stood = new.join(known.rename({"session": "stood"}), on="symbol").filter(pl.col("from_session") > pl.col("stood"))
+        carried = stood.select("symbol", pl.col("stood").alias("session"), *_unpacked(kernel.states))
+        new = stood.select("symbol", "from_session")
     # A session is 1.45 days on average; a symbol with many bars missing does not have enough rows then and is taken whole.
-    earliest: date = scope.select(pl.col("from_session").min()).item()
-    return Batch(scope, earliest - timedelta(days=kernel.lookback * 1.5 + 10 if kernel.lookback else 0), carried)
+    days = kernel.lookback * 1.5 + 10 if kernel.lookback else 0
+    symbols = max(1, int(BATCH_VALUES / len(kernel.table.columns) / (days + RECENT.days)))
+    batches = []
+    for part in new.sort("symbol").iter_slices(symbols):
+        earliest: date = part.select(pl.col("from_session").min()).item()
+        states = None if carried is None else carried.join(part, on="symbol", how="semi")
+        batches.append(Batch(part, earliest - timedelta(days=days), states))
+    return batches, scope.join(new, on="symbol", how="anti")
 
 
-def _with_enough_rows(kernel: Kernel, batch: Batch, inputs: pl.DataFrame) -> list[tuple[Batch, pl.DataFrame]]:
-    """The symbols of a batch that have their look-back in what was read, with their inputs; nothing where there are none."""
+def _with_enough_rows(kernel: Kernel, batch: Batch, inputs: pl.DataFrame) -> tuple[list[tuple[Batch, pl.DataFrame]], pl.DataFrame]:
+    """The symbols of a batch that have their look-back in what was read, with their inputs; and the scope of those who have not."""
     before = inputs.filter(~_within(inputs, batch.scope)).group_by("symbol").len("before")
-    enough = (
-        batch.scope.join(before, on="symbol", how="left")
-        .filter(pl.col("before").fill_null(0) >= kernel.lookback)
-        .select(batch.scope.columns)
-    )
-    if enough.height == batch.scope.height:
-        return [(batch, inputs)]
+    counted = batch.scope.join(before, on="symbol", how="left")
+    enough = counted.filter(pl.col("before").fill_null(0) >= kernel.lookback).select(batch.scope.columns)
+    left = batch.scope.join(enough, on="symbol", how="anti")
+    if left.is_empty():
+        return [(batch, inputs)], left
     if enough.is_empty():
-        return []
+        return [], left
     carried = None if batch.carried is None else batch.carried.join(enough, on="symbol", how="semi")
-    return [(Batch(enough, batch.first, carried), inputs.filter(pl.col("symbol").is_in(enough["symbol"].implode())))]
+    return [(Batch(enough, batch.first, carried), inputs.filter(pl.col("symbol").is_in(enough["symbol"].implode())))], left
 
 
 def _whole_histories(connection: Connection, table: Table, scope: pl.DataFrame, source: str) -> Iterator[Batch]:

@@ -65,9 +65,7 @@ class Changes:
 
 def changes_since_build(connection: Connection, table: Table, definition: str, source: str) -> Changes:
     """What became known since a feature table was last built; a table that was never built is to be built whole."""
-    last = query(
-        connection, "select * from feature_store.view_builds where view = $view order by recorded_at desc limit 1", {"view": table.name}
-    )
+    last = query(connection, "select * from feature_store.view_builds where view = $view order by rowid desc limit 1", {"view": table.name})
     tables = {name: name_of for name, (name_of, *_) in _GROWING.items()} | {"scopes": _SCOPES}
     seen = {f"{name}_seen": int(scalar(connection, f"select count(*) from {name_of}")) for name, name_of in tables.items()}
     before = dict.fromkeys(seen, 0) if last.is_empty() else last.select(*seen).row(0, named=True)

@@ -16,11 +16,13 @@ from quant_assets.warehouse import Connection, query
 
 def changed_sessions(connection: Connection, calendar: TradingCalendar, changes: Changes) -> list[date]:
     """The sessions whose market row a change reaches: its own and the next, whose return starts there; all for a rebuild."""
-    first, last = query(connection, "select min(session), max(session) from feature_store.technical_v1").row(0)
+    held = "(select session from feature_store.technical_v1 union all select session from feature_store.market_v1)"  # some may have to go
+    first, last = query(connection, f"select min(session), max(session) from {held}").row(0)
     if first is None:
         return []
     if changes.rebuild:
-        return list(calendar.between(first, last))
+        stored = query(connection, "select session from feature_store.market_v1")["session"]
+        return sorted({*calendar.between(first, last), *stored})
     days = [day for day in (calendar.session_on_or_after(day) for day in changes.sessions) if day]
     reached = {*days, *(day for day in map(calendar.session_after, days) if day)}
     for scope_first, scope_last in changes.scopes.iter_rows():
@@ -41,6 +43,7 @@ def market_rows(
     A session counts the symbols in scope that have a bar on the session before too. `known_at` is the latest instant of
     anything about these two sessions, and about who was in scope.
     """
+    sessions = [day for day in sessions if calendar.is_session(day)]
     previous = [calendar.sessions_before(day, 1) for day in sessions]
     earlier = [calendar.sessions_before(day, 2) for day in sessions]
     # The calendar's second session has none two before it: all that lies before counts for it.

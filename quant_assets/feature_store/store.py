@@ -13,7 +13,7 @@ from quant_assets.feature_store.building import UNCHANGED, Batch, Kernel, Refres
 from quant_assets.feature_store.inputs import Changes, adjusted_bars, changes_since_build, clean_bars_of
 from quant_assets.feature_store.labels import HORIZONS, labels
 from quant_assets.feature_store.market_sessions import changed_sessions, market_rows
-from quant_assets.feature_store.views import definition_hash, labels_hash
+from quant_assets.feature_store.views import build_hash, definition_hash, labels_hash
 from quant_assets.schemas import ALPHA_HISTORY_V1, ALPHA_MARKET_V1, LABELS, MARKET_V1, TECHNICAL_V1
 from quant_assets.warehouse import Connection, Warehouse, query, rewrite_current
 
@@ -80,7 +80,7 @@ def refresh_alpha_history(warehouse: Warehouse, run_id: str) -> Refresh:
 
 def refresh_market(warehouse: Warehouse, calendar: TradingCalendar, run_id: str) -> Refresh:
     """Bring `feature_store.market_v1` up to date: the sessions whose own returns or whose scope changed."""
-    definition = definition_hash("alpha_v1")
+    definition = build_hash(MARKET_V1.name, "alpha_v1", calendar)
     with warehouse.connect() as connection:
         changes = changes_since_build(connection, MARKET_V1, definition, warehouse.preferred_source)
         if changes.nothing:
@@ -90,7 +90,7 @@ def refresh_market(warehouse: Warehouse, calendar: TradingCalendar, run_id: str)
     with warehouse.transaction() as connection:
         written, removed = rewrite_current(connection, MARKET_V1, rows, pl.DataFrame({"session": sessions}, schema={"session": pl.Date}))
         note_build(connection, MARKET_V1, definition, warehouse.preferred_source, changes, written, run_id)
-    return Refresh(0, written, removed, rows.group_by("session").len("rows").sort("session"))
+    return Refresh(0, written, removed)
 
 
 def refresh_alpha_market(warehouse: Warehouse, calendar: TradingCalendar, run_id: str) -> Refresh:
@@ -125,7 +125,13 @@ def refresh_alpha_market(warehouse: Warehouse, calendar: TradingCalendar, run_id
         return pl.concat([changes.histories, reached]).group_by("symbol").agg(pl.col("from_session").min())
 
     kernel = Kernel(
-        ALPHA_MARKET_V1, definition_hash("alpha_v1"), _lookback("alpha_market_v1"), (), read, lambda rows, _: alpha_market(rows), widened
+        ALPHA_MARKET_V1,
+        build_hash(ALPHA_MARKET_V1.name, "alpha_v1", calendar),
+        _lookback("alpha_market_v1"),
+        (),
+        read,
+        lambda rows, _: alpha_market(rows),
+        widened,
     )
     return refresh(warehouse, kernel, run_id)
 

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from difflib import get_close_matches
+from datetime import date, datetime
 
 import polars as pl
 
 from quant_assets.clock import TradingCalendar
-from quant_assets.errors import FeaturesUnavailable
 from quant_assets.feature_store.fingerprints import fingerprint
 from quant_assets.feature_store.inputs import SCOPE_THEN, adjusted_bars, changes_since_build
 from quant_assets.feature_store.labels import HORIZONS, labels, uniqueness_weights
 from quant_assets.feature_store.market_sessions import market_rows
-from quant_assets.feature_store.views import definition_hash, features_of, labels_hash, model_sql
+from quant_assets.feature_store.refusals import refuse_malformed, refuse_other_definitions, refuse_unanswerable
+from quant_assets.feature_store.views import build_hash, definition_hash, features_of, labels_hash, model_sql
 from quant_assets.schemas import ALPHA_MARKET_V1, LABELS, MARKET_V1, TABLES
 from quant_assets.warehouse import Connection, Warehouse, query, scalar
 
@@ -63,13 +62,12 @@ def training_set(
     and tables that were built with another calendar or definition.
     """
     features = [feature.name for feature in features_of(view)]
+    refuse_malformed(universe, sessions, horizon, as_of)
     first, last = sessions
-    if first > last:
-        raise FeaturesUnavailable(f"The first session {first} lies after the last one {last}; give them in order.")
     with warehouse.connect() as connection:
-        newest = _refuse_what_cannot_be(connection, warehouse.preferred_source, calendar, universe, horizon, as_of)
-        definitions = _definitions(view) | {LABELS.name: labels_hash(calendar)}
-        _refuse_other_definitions(connection, definitions, calendar)
+        newest = refuse_unanswerable(connection, warehouse.preferred_source, calendar, universe, sessions, horizon, as_of)
+        definitions = _definitions(view, calendar) | {LABELS.name: labels_hash(calendar)}
+        refuse_other_definitions(connection, definitions, calendar)
         stored = _as_known(connection, definitions, warehouse.preferred_source, as_of, max(last, newest))
         adjusted = None if stored else adjusted_bars(connection, warehouse.preferred_source, as_of=as_of)
         rows = _features(connection, calendar, warehouse.preferred_source, view, as_of, first, last, adjusted, universe)
@@ -98,7 +96,7 @@ def features_as_of(
     """
     source = warehouse.preferred_source
     with warehouse.connect() as connection:
-        stored = not recompute and _as_known(connection, _definitions(view), source, as_of, last)
+        stored = not recompute and _as_known(connection, _definitions(view, calendar), source, as_of, last)
         # A row of technical_v1 needs no other symbol's bars; one of alpha_v1 needs them all.
         needed = list(universe) if universe is not None and view == "technical_v1" else None
         adjusted = None if stored else adjusted_bars(connection, source, needed, as_of=as_of)
@@ -156,7 +154,8 @@ def _tables_from(
     from quant_assets.feature_store.alpha_market import alpha_market
     from quant_assets.feature_store.windows import by_blocks
 
-    sessions = calendar.between(*technical.select(first=pl.col("session").min(), last=pl.col("session").max()).row(0))
+    oldest, newest = technical.select(first=pl.col("session").min(), last=pl.col("session").max()).row(0)
+    sessions = calendar.between(oldest, newest) if oldest else []
     market = market_rows(connection, calendar, source, sessions, "technical_v1_then", as_of)
     returns = technical.select("symbol", "session", "price_change_1d", "known_at")
     beside = returns.join(
@@ -171,7 +170,8 @@ def _tables_from(
         adjusted.hstack(technical.select("price_change_1d")),
         lambda block: alpha_history(block).hstack(block.select("known_at")).filter(wanted),
     )
-    parts = {"market_v1": market, "alpha_history_v1": history, "alpha_market_v1": alpha_market(beside).filter(wanted)}
+    against_market = by_blocks(beside, lambda block: alpha_market(block).filter(wanted))
+    parts = {"market_v1": market, "alpha_history_v1": history, "alpha_market_v1": against_market}
     for name, part in parts.items():
         connection.register(f"{name}_then", part)
         relations[f"feature_store.{name}"] = f"{name}_then"
@@ -205,10 +205,10 @@ def _outcomes(
     return known.filter(pl.col("known_at") <= as_of, pl.col("session") <= last).drop("horizon")
 
 
-def _definitions(view: str) -> dict[str, str]:
-    """The tables that a view is made of, and the definition that each is to be built with."""
+def _definitions(view: str, calendar: TradingCalendar) -> dict[str, str]:
+    """The tables that a view is made of, and the hash that each is to be built under."""
     tables = dict.fromkeys(["technical_v1", *(feature.table for feature in features_of(view) if feature.table != view)])
-    return {name: definition_hash("technical_v1" if name == "technical_v1" else view) for name in tables}
+    return {name: build_hash(name, view, calendar) for name in tables}
 
 
 def _as_known(connection: Connection, definitions: dict[str, str], source: str, as_of: datetime, last: date) -> bool:
@@ -225,7 +225,9 @@ def _as_known(connection: Connection, definitions: dict[str, str], source: str, 
                 union all select session, known_at, source from market_data.corporate_actions
                 union all select session, known_at, source from data_quality.anomalies where severity = 'critical'
                 union all select session, decided_at, source from data_quality.reviews
-                union all select valid_from, known_at, source from market_data.universe
+                union all select -- the first universe says of every session that who is not in it is not in scope
+                    case when known_at > min(known_at) over (partition by source) then valid_from else date '0001-01-01' end, known_at, source
+                from market_data.universe
             ) where session <= ? and known_at > ? and source = ?
         )
         """,
@@ -239,66 +241,3 @@ def _behind(connection: Connection, name: str, definition: str, source: str) -> 
     changes = changes_since_build(connection, TABLES[f"feature_store.{name}"], definition, source)
     scoped = name in (MARKET_V1.name, ALPHA_MARKET_V1.name) and not changes.scopes.is_empty()
     return changes.rebuild or scoped or not changes.histories.is_empty()
-
-
-def _refuse_what_cannot_be(
-    connection: Connection, source: str, calendar: TradingCalendar, universe: Sequence[str] | None, horizon: int, as_of: datetime
-) -> date:
-    """Raise for arguments that no data could answer; returns the newest session known at the instant."""
-    if as_of.tzinfo is not None:
-        utc = as_of.astimezone(UTC).replace(tzinfo=None)
-        raise FeaturesUnavailable(f"The instant {as_of} carries an offset; instants are in UTC and carry none: give {utc}.")
-    if horizon < 1:
-        raise FeaturesUnavailable(f"A horizon of {horizon} sessions looks at nothing; give at least 1.")
-    oldest, newest, count = query(
-        connection,
-        "select min(session), max(session), count(distinct session) from market_data.daily_bars where source = $source and known_at <= $as_of",
-        {"source": source, "as_of": as_of},
-    ).row(0)
-    if not count:
-        known = scalar(connection, "select min(known_at) from market_data.daily_bars where source = ?", [source])
-        there_is = f"the first bar of {source} was known at {known} UTC" if known else f"no bar of {source} is stored at all"
-        raise FeaturesUnavailable(f"Nothing was known as of {as_of} UTC: {there_is}. Give a later as_of, or load history first.")
-    if horizon >= count:
-        raise FeaturesUnavailable(
-            f"A horizon of {horizon} sessions is longer than the history known as of {as_of} UTC: {count} sessions from {oldest} to {newest}. "
-            "Give a shorter horizon or load more history."
-        )
-    foreign = [day for (day,) in connection.execute(
-        "select distinct session from data_quality.clean_bars_as_of(?) order by 1", [as_of]
-    ).fetchall() if not calendar.is_session(day)]  # fmt: skip
-    if len(foreign) > count / 100:
-        shown = ", ".join(map(str, foreign[:3]))
-        raise FeaturesUnavailable(
-            f"The calendar {calendar.name} does not match the bars of {source}: {len(foreign)} of {count} sessions with bars, such as {shown}, "
-            "are none of its sessions. Set QUANT_CALENDAR to the exchange's calendar and QUANT_START no later than the first bar."
-        )
-    if universe is not None:
-        known_symbols = [
-            name for (name,) in connection.execute(
-                "select distinct symbol from market_data.daily_bars where source = ? and known_at <= ?", [source, as_of]
-            ).fetchall()
-        ]  # fmt: skip
-        if not universe:
-            raise FeaturesUnavailable("The universe is empty; name symbols, or give None for those in scope.")
-        if unknown := sorted(set(universe) - set(known_symbols)):
-            near = get_close_matches(unknown[0], known_symbols, cutoff=0.5) or sorted(known_symbols)[:3]
-            raise FeaturesUnavailable(
-                f"{len(unknown)} of {len(set(universe))} symbols have no bars known as of {as_of} UTC: {', '.join(unknown[:5])}. "
-                f"There are {len(known_symbols)} symbols, such as {', '.join(near)}."
-            )
-    return newest  # type: ignore[no-any-return]
-
-
-def _refuse_other_definitions(connection: Connection, definitions: dict[str, str], calendar: TradingCalendar) -> None:
-    """Raise where a stored table was built with another definition than the code's; one that was never built says nothing."""
-    built = dict(
-        connection.execute("select view, arg_max(definition_hash, recorded_at) from feature_store.view_builds group by view").fetchall()
-    )
-    for name, definition in definitions.items():
-        if built.get(name, definition) != definition:
-            what = f" (calendar {calendar.name})" if name == LABELS.name else ""
-            raise FeaturesUnavailable(
-                f"feature_store.{name} was built with definition {built[name][:12]}, the code now defines {definition[:12]}{what}: "
-                "run the nightly job to build it anew, or use the calendar and settings that it was built with."
-            )

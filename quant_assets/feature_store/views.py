@@ -49,9 +49,19 @@ def definition_hash(view: str) -> str:
 
 def labels_hash(calendar: TradingCalendar) -> str:
     """Hash (hexadecimal sha256) over the code of the labels and the calendar in which they count sessions."""
-    counted = (calendar.name, str(calendar.delay), *map(str, calendar.special_sessions))
-    code = source_hash(*(str(_FOLDER / name) for name in ("labels.py", "adjustment.py")))
-    return hashlib.sha256("\n".join((code, *counted)).encode()).hexdigest()
+    return counted_hash(source_hash(*(str(_FOLDER / name) for name in ("labels.py", *_TECHNICAL[:2]))), calendar)
+
+
+def counted_hash(definition: str, calendar: TradingCalendar) -> str:
+    """Hash (hexadecimal sha256) of a definition and of the calendar in which what it defines counts sessions."""
+    counted = (calendar.name, str(calendar.delay), str(calendar.sessions[0]), *map(str, calendar.special_sessions))
+    return hashlib.sha256("\n".join((definition, *counted)).encode()).hexdigest()
+
+
+def build_hash(table: str, view: str, calendar: TradingCalendar) -> str:
+    """The hash under which a table of a view is built: what the market's sessions decide depends on the calendar too."""
+    definition = definition_hash("technical_v1" if table == "technical_v1" else view)
+    return counted_hash(definition, calendar) if table in ("market_v1", "alpha_market_v1") else definition
 
 
 def model_sql(name: str, relations: dict[str, str]) -> str:

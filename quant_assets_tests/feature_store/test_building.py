@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -92,7 +93,37 @@ class TestRegression:
         other = Market.__new__(Market)
         other.__dict__ |= market.__dict__ | {"warehouse": Warehouse(market.warehouse.path, "another")}
         other.refresh()
-        assert other.stored("technical_v1").is_empty()
+        for table in ("technical_v1", "alpha_history_v1", "market_v1", "alpha_market_v1", "labels"):
+            assert other.warehouse.read(f"select count(*) from feature_store.{table}").item() == 0
+
+    def test_a_session_that_is_held_back_whole_leaves_the_market(self, market: Market) -> None:
+        market.next_session()
+        market.refresh()
+        for _ in market.close:
+            market.hold(sessions_ago=0)
+        market.refresh()
+        newest = market.sessions[market.tonight - 1]
+        assert market.warehouse.read("select max(session) from feature_store.market_v1").item() == newest
+        market.next_session()
+        market.refresh()
+        assert_up_to_date(market)
+
+    def test_another_calendar_counts_the_market_anew(self, market: Market) -> None:
+        closed = market.sessions[100]
+        kept = [(day, close) for day, close in zip(market.calendar.sessions, market.calendar.closes, strict=True) if day != closed]
+        market.calendar = replace(
+            market.calendar, name="OTHER", sessions=tuple(day for day, _ in kept), closes=tuple(close for _, close in kept)
+        )
+        market.refresh()
+        assert market.warehouse.read("select count(*) from feature_store.market_v1 where session = $day", {"day": closed}).item() == 0
+        assert_up_to_date(market)
+
+    def test_a_scope_that_begins_late_is_told_by_when_it_was_known(self, market: Market) -> None:
+        told = market.now
+        market.set_scope({symbol: (market.sessions[150], None) for symbol in market.close})
+        market.refresh()
+        assert market.stored("alpha_v1")["known_at"].min() >= told  # before it was known, all were in scope on all sessions
+        assert_up_to_date(market)
 
 
 class TestProperties:

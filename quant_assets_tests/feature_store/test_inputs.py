@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from quant_assets.clock import TradingCalendar
 from quant_assets.feature_store.building import note_build
 from quant_assets.feature_store.inputs import Changes, adjusted_bars, changes_since_build, clean_bars_of
-from quant_assets.feature_store.views import definition_hash
+from quant_assets.feature_store.views import build_hash, definition_hash
 from quant_assets.schemas import ANOMALIES, CORPORATE_ACTIONS, DAILY_BARS, MARKET_V1, REVIEWS, TECHNICAL_V1, UNIVERSE, Table
 from quant_assets.warehouse import Warehouse, query
 from quant_assets_tests.conftest import FIRST, SOURCE
@@ -36,7 +36,7 @@ def market(tmp_path_factory: pytest.TempPathFactory, warehouse: Warehouse, calen
 def changes(market: Market, definition: str | None = None, source: str = SOURCE, table: Table = TECHNICAL_V1) -> Changes:
     view = "technical_v1" if table is TECHNICAL_V1 else "alpha_v1"
     with market.warehouse.connect() as connection:
-        return changes_since_build(connection, table, definition or definition_hash(view), source)
+        return changes_since_build(connection, table, definition or build_hash(table.name, view, market.calendar), source)
 
 
 def histories(market: Market) -> dict[str, date]:

@@ -174,11 +174,38 @@ class TestRegression:
         named = asked(market, universe=["S1"]).of(market).frame
         assert differences(everyone["technical_v1"].filter(symbol="S1"), named).is_empty()
 
-    def test_sessions_without_bars_give_no_rows(self, market: Market) -> None:
+    def test_sessions_without_bars_are_refused_and_those_without_outcomes_give_no_rows(self, market: Market) -> None:
         later = market.sessions[market.tonight + 1]
-        frame = training_set(market.warehouse, market.calendar, "alpha_v1", None, (later, later), 5, market.now).frame
+        with pytest.raises(FeaturesUnavailable, match=rf"No bar lies in {later} to {later}: files was known from {FIRST} to "):
+            training_set(market.warehouse, market.calendar, "alpha_v1", None, (later, later), 5, market.now)
+        tonight = market.sessions[market.tonight]
+        frame = training_set(market.warehouse, market.calendar, "alpha_v1", None, (tonight, tonight), 5, market.now).frame
         assert frame.is_empty()
         assert dict(frame.schema) == dict(asked(market, "alpha_v1").of(market).frame.schema)
+
+    def test_a_universe_that_is_first_known_later_leaves_the_set_as_it_was(self, market: Market) -> None:
+        asking = asked(market, "alpha_v1")
+        before = asking.of(market)
+        market.set_scope({"S0": (market.sessions[200], None)})
+        market.refresh()
+        assert asking.of(market).fingerprint == before.fingerprint
+        assert market.stored("alpha_v1").equals(market.recomputed("alpha_v1"))
+
+    @pytest.mark.parametrize(
+        ("argument", "value", "message"),
+        [
+            ("as_of", date(2021, 1, 4), "as_of is datetime.date"),
+            ("as_of", "2021-01-04", "as_of is '2021-01-04'; give an instant"),
+            ("sessions", ("2020-01-02", "2021-01-04"), "give two dates"),
+            ("sessions", (datetime(2020, 1, 2), datetime(2021, 1, 4)), "give two dates"),
+            ("horizon", 2.5, "A horizon of 2.5 is no number of sessions"),
+            ("universe", "S0", "The universe is 'S0'; give a list"),
+            ("universe", [1], r"The universe is \[1\]; give a list"),
+        ],
+    )
+    def test_an_argument_of_the_wrong_kind_is_named(self, market: Market, argument: str, value: object, message: str) -> None:
+        with pytest.raises(FeaturesUnavailable, match=message):
+            replace(asked(market), **{argument: value}).of(market)
 
     @pytest.mark.parametrize(
         ("changed", "message"),
@@ -224,11 +251,18 @@ class TestRegression:
         ("other", "message"),
         [
             (("XKRX", FIRST), r"calendar XKRX does not match the bars of files: \d+ of 270 sessions .*2020-01-24.*Set QUANT_CALENDAR"),
-            (("XNYS", date(2020, 6, 1)), "calendar XNYS does not match .*2020-01-02, 2020-01-03, 2020-01-06, are none .* QUANT_START"),
+            (
+                ("XNYS", date(2020, 6, 1)),
+                "calendar XNYS does not match .* are none of its sessions, such as 2020-01-02, 2020-01-03, 2020-01-06.* QUANT_START",
+            ),
+            (
+                ("24/7", FIRST),
+                r"calendar 24/7 does not match the bars of files: \d+ of its \d+ sessions have no bar of any symbol, such as 2020-01-04",
+            ),
             (("XNYS", FIRST, 30, (date(2020, 7, 3),)), r"feature_store.labels was built with definition \w{12}, .* \(calendar XNYS\)"),
             (("XNYS", FIRST, 60), r"feature_store.labels was built with definition \w{12}, the code now defines \w{12}"),
         ],
-        ids=["Seoul", "starts late", "special session", "delay"],
+        ids=["Seoul", "starts late", "every day", "special session", "delay"],
     )
     def test_a_calendar_that_does_not_match_is_refused(self, market: Market, other: tuple[object, ...], message: str) -> None:
         asking = asked(market)

@@ -262,7 +262,11 @@ select
     month(technical.session)::double as month,
     sin(pi() * month(technical.session) / 6) as month_sine,
     cos(pi() * month(technical.session) / 6) as month_cosine,
-    greatest(technical.known_at, history.known_at, against_market.known_at, market.known_at, sessions.known_at) as known_at
+    -- Who is in scope nowhere is so since there is a universe: before, all were.
+    greatest(
+        technical.known_at, history.known_at, against_market.known_at, market.known_at, sessions.known_at,
+        (select max(since) from {{ source('market_data', 'scope') }})
+    ) as known_at
 from {{ source('feature_store', 'technical_v1') }} as technical
 inner join {{ source('feature_store', 'alpha_history_v1') }} as history using (symbol, session)
 inner join {{ source('feature_store', 'alpha_market_v1') }} as against_market using (symbol, session)
