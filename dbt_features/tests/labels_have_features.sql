@@ -14,7 +14,7 @@ astray as (
     select symbol
     from labelled
     left join featured using (symbol)
-    where featured.sessions is null or (labelled.sessions & featured.sessions) <> labelled.sessions
+    where featured.sessions is null or labelled.sessions is null or (labelled.sessions & featured.sessions) <> labelled.sessions
 )
 
 select symbol, session, horizon

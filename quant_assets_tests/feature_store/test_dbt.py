@@ -41,6 +41,14 @@ MORE = (
     "update feature_store.market_v1 set symbols = 6 where session = '2025-02-05'",
     "update feature_store.market_v1 set session = '2025-02-08' where session = '2025-02-06'",
 )
+OUTSIDE = (
+    LABEL.format("date '1850-01-03'", "session"),
+    LABEL.format("date '2300-01-02'", "session"),
+    LABEL.format("date '2300-01-02'", "session"),
+    "insert into feature_store.technical_v1 select * replace (date '1850-01-02' as session) from feature_store.technical_v1 where symbol = 'SYN002' limit 1",
+    "update feature_store.alpha_history_v1 set session = '2300-01-02' where symbol = 'SYN002' and session = '2025-02-03'",
+)
+"""Sessions for which the sets of bits have no place."""
 
 
 @pytest.fixture
@@ -85,22 +93,22 @@ class TestRegression:
     def test_planted_rows_are_found(self, desk: Desk) -> None:
         for sql in (GRAIN, RANGE, NO_BAR, NO_FEATURES):
             desk.change(sql, EVENING)
-        for sql in (TWO_LABELS, *MORE):
+        for sql in (TWO_LABELS, *MORE, *OUTSIDE):
             desk.change(sql)
         found = outcomes(desk)
         failed = {name: outcome.failures for name, outcome in found.items() if not outcome.passed}
         assert failed == {
             "technical_v1_grain": 1,
             "technical_v1_ranges": 1 + 1,  # the row with 101, and its copy under a symbol without bars
-            "technical_v1_has_clean_bar": 2,
-            "labels_grain": len(desk.read("select distinct session from feature_store.labels where symbol = 'SYN001' and horizon = 1")),
-            "labels_have_features": 2,
+            "technical_v1_has_clean_bar": 2 + 1,
+            "labels_grain": len(desk.read("select distinct session from feature_store.labels where symbol = 'SYN001' and horizon = 1")) + 1,
+            "labels_have_features": 2 + 3,
             "alpha_history_v1_grain": 1,
             "alpha_history_v1_ranges": 1 + 2,
-            "alpha_history_v1_has_clean_bar": 2 + 1,  # what technical_v1 has too much and too little, and what was deleted
+            "alpha_history_v1_has_clean_bar": 2 + 1 + 3,  # what technical_v1 has too much and too little, what was deleted, what is outside
             "alpha_market_v1_grain": 1,
             "alpha_market_v1_ranges": 1,
-            "alpha_market_v1_has_clean_bar": 2 + 2,
+            "alpha_market_v1_has_clean_bar": 2 + 2 + 1,
             "market_v1_grain": 1,
             "market_v1_ranges": 1,
             "market_v1_has_clean_bars": 2,

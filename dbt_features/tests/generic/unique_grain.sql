@@ -12,7 +12,7 @@ where ({{ group }}) in (
     select ({{ group }})
     from {{ rows_tested }}
     group by {{ group }}
-    having count(*) > bit_count({{ sessions_as_bits(columns[-1]) }})
+    having count(*) > coalesce(bit_count({{ sessions_as_bits(columns[-1]) }}), 0)
 )
 {% endif -%}
 group by {{ columns | join(', ') }}
