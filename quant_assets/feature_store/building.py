@@ -111,7 +111,7 @@ def _store(
     if batch.first != BEGINNING:
         read, left = _with_enough_rows(kernel, batch, inputs)
         waiting.extend(_whole_histories(connection, kernel.table, left, source))
-        if waiting and (left.height or not read):  # who must be taken whole comes along: one transaction is quicker than two
+        if waiting and waiting[-1].first == BEGINNING:  # who must be taken whole comes along: one transaction is quicker than two
             whole = waiting.pop()
             read.append((whole, kernel.read(connection, whole)))
     computed = [(each, kernel.compute(given, each.carried)) for each, given in read]
