@@ -28,6 +28,7 @@ from quant_assets.clock import trading_calendar
 from quant_assets.feature_store.adjustment import forward_adjusted
 from quant_assets.feature_store.catalog import TECHNICAL_V1
 from quant_assets.feature_store.indicators import technical_v1
+from quant_assets.feature_store.views import definition_hash
 from quant_assets.publishing.documents import instant_text, signal_document_id
 from quant_assets.signals.local_copies import load_local_copy
 from quant_assets_tests import command, market
@@ -184,7 +185,9 @@ class TestRegression:
     def test_a_probability_is_the_models_answer_to_its_feature_row(self, story: Story) -> None:
         night = story.nights[0]
         (promotion,) = night.read("select model_version, model_sha256 from signals.promotions")
-        booster, contract = load_local_copy(story.home / "models", promotion["model_version"], promotion["model_sha256"])
+        booster, contract = load_local_copy(
+            story.home / "models", promotion["model_version"], promotion["model_sha256"], "technical_v1", definition_hash("technical_v1")
+        )
         features = command.warehouse(night.home, "files").read(
             "select * from feature_store.technical_v1 where session = $session order by symbol", {"session": TONIGHT}
         )

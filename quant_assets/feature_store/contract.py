@@ -106,20 +106,25 @@ class FeatureContract:
         names, dtypes, units = zip(*rows, strict=True)
         return cls(content["view"], content["definition_hash"], names, dtypes, units)
 
-    def check(self, offered: pl.DataFrame | Schema, view: str, definition_hash: str) -> None:
+    def check(self, offered: pl.DataFrame | Schema, view: str, definition_hash: str, units: Mapping[str, str] | None = None) -> None:
         """Compare what is offered with the contract; raises `ContractError` that shows every difference.
 
-        `offered` holds the features alone, in order; `view` and `definition_hash` say what computed them. A missing,
-        extra, reordered, retyped or redefined feature is refused, and so is another view whose features have the same names.
+        `offered` holds the features alone, in order; `view` and `definition_hash` say what computed them, `units` by name
+        in what they are (a frame does not tell; without it units are not compared). A missing, extra, reordered, retyped
+        or redefined feature is refused, and so is another view whose features have the same names.
         """
         schema = offered.schema if isinstance(offered, pl.DataFrame) else offered
         found = {name: str(dtype) for name, dtype in schema.items()}
         wanted = dict(zip(self.names, self.dtypes, strict=True))
         retyped = [f"{name} is {found[name]}, was {wanted[name]}" for name in wanted if found.get(name, wanted[name]) != wanted[name]]
+        was = dict(zip(self.names, self.units, strict=True))
+        told = units or {}
+        other_units = [f"{name} is in {told[name]}, was in {was[name]}" for name in was if told.get(name, was[name]) != was[name]]
         differences = [
             *([f"another view: {view}, was {self.view}"] if view != self.view else []),
             *_differences(self.names, list(found)),
             *([f"retyped: {_some(retyped)}"] if retyped else []),
+            *([f"other units: {_some(other_units)}"] if other_units else []),
             *(
                 [f"redefined: definition {definition_hash[:12]}, was {self.definition_hash[:12]}"]
                 if definition_hash != self.definition_hash

@@ -7,8 +7,11 @@ import json
 import os
 from pathlib import Path
 
+import polars as pl
+
 from quant_assets.errors import QuantAssetsError
 from quant_assets.feature_store.contract import FeatureContract
+from quant_assets.feature_store.views import features_of
 from quant_assets.signals.boosters import Booster
 from quant_assets.signals.champions import MODEL
 
@@ -37,11 +40,12 @@ def save_local_copy(models_path: Path, version: str, booster: Booster, contract:
     return hashlib.sha256(payload).hexdigest()
 
 
-def load_local_copy(models_path: Path, version: str, sha256: str) -> tuple[Booster, FeatureContract]:
-    """Read back a version's model and contract without MLflow; raises `ModelUnusable` unless the file is what was saved.
+def load_local_copy(models_path: Path, version: str, sha256: str, view: str, definition_hash: str) -> tuple[Booster, FeatureContract]:
+    """Read back a version's model and contract without MLflow, to score the features of a view as it is defined now.
 
-    Raises `ContractError` where the contract cannot be read or is not the booster's. Whether its view is still what it was
-    is for the caller to ask, who knows the view: `contract.check`.
+    Raises `ModelUnusable` unless the file is what was saved, and `ContractError` where the contract cannot be read, is not
+    the booster's, or differs from what the catalog says of the view's features (names, order, types, units) or from
+    `definition_hash`.
     """
     path = _local_copy(models_path, version)
     remedy = "Train again to write it anew; until then the heuristic scores."
@@ -58,6 +62,8 @@ def load_local_copy(models_path: Path, version: str, sha256: str) -> tuple[Boost
     booster = Booster.from_text(content["model"])
     contract = FeatureContract.from_json(content["contract"], source=f"The contract of model version {version} in {path}")
     contract.check_model(booster.features)
+    units = {feature.name: feature.unit for feature in features_of(view) if feature.scale_free}
+    contract.check(dict.fromkeys(units, pl.Float64), view, definition_hash, units)
     return booster, contract
 
 

@@ -98,15 +98,15 @@ def _scored(
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """Signals by a champion, or by the heuristic where there is none or where it may not score, and then the reason why."""
     notes: tuple[str, ...] = ()
-    offered = features.select(*KEYS, *model_columns(view))
+    offered, definition = features.select(*KEYS, *model_columns(view)), definition_hash(view)
     if champion is not None:
         try:
-            booster, contract = load_local_copy(models_path, champion.model_version, champion.model_sha256)
-            scored = score(offered, booster, contract, view, definition_hash(view))
+            booster, contract = load_local_copy(models_path, champion.model_version, champion.model_sha256, view, definition)
+            scored = score(offered, booster, contract, view, definition)
             return _marked(scored, mode, champion.model_version, champion.trained_until), ()
         except (QuantAssetsError, OSError) as error:
             notes = (f"champion {champion.model_version} may not score, the heuristic does: {error}",)
-    return _marked(score(offered, None, None, view, definition_hash(view)), mode, None, None), notes
+    return _marked(score(offered, None, None, view, definition), mode, None, None), notes
 
 
 def _remarks(features: pl.DataFrame, standing: pl.DataFrame, champion: Champion | None, tonight: date, as_of: datetime) -> tuple[str, ...]:

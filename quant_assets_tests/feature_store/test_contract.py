@@ -195,6 +195,12 @@ class TestRegression:
         assert hashes["plain"] == hashes["told"]
         assert len(set(hashes.values())) == 4
 
+    def test_other_units_are_told_where_units_are_offered(self) -> None:
+        units = {"rsi_14": "fraction", "macd": CONTRACT.units[1], "macd_signal": CONTRACT.units[2]}
+        with pytest.raises(ContractError, match=rf"view technical_v1: other units: rsi_14 is in fraction, was in {CONTRACT.units[0]}\. "):
+            CONTRACT.check(SCHEMA, VIEW, HASH, units)
+        CONTRACT.check(SCHEMA, VIEW, HASH, units | {"rsi_14": CONTRACT.units[0]})
+
 
 class TestProperties:
     def test_json_gives_the_whole_view_back(self) -> None:

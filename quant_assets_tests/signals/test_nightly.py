@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from quant_assets.feature_store.views import definition_hash
 from quant_assets.schemas import DAILY_SIGNALS, PREDICTIONS
 from quant_assets.signals import nightly
 from quant_assets.signals.heuristic import Heuristic
@@ -56,7 +57,9 @@ def stored(desk: Desk) -> str:
 def by_champion(desk: Desk, number: int) -> list[float]:
     """What the champion's own file says about a session's features, by symbol."""
     sql = "select model_version, model_sha256 from signals.promotions"
-    booster, _ = load_local_copy(desk.settings.models_path, *desk.warehouse.read(sql).row(0))
+    booster, _ = load_local_copy(
+        desk.settings.models_path, *desk.warehouse.read(sql).row(0), "technical_v1", definition_hash("technical_v1")
+    )
     return booster.predict(desk.features(number)).to_list()
 
 

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from quant_assets.errors import FeaturesUnavailable, QuantAssetsError
+from quant_assets.feature_store.views import definition_hash
 from quant_assets.schemas import PREDICTIONS, PROMOTIONS
 from quant_assets.signals import tracking, training_run
 from quant_assets.signals.champions import MODEL, Champion, champion_for
@@ -21,6 +22,7 @@ from quant_assets.warehouse import change_counter
 from quant_assets_tests.signals.nights import Desk, MemoryRegistry, quick_trainings
 
 LAST = 150
+VIEW = "technical_v1"
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +103,9 @@ class TestRegistered:
         assert json.loads(row["evidence"], parse_constant=pytest.fail) == {name: trained.metrics[name] for name in LOOKED_AT}
         found = champion(killed)
         assert found is not None
-        booster, contract = load_local_copy(killed.settings.models_path, found.model_version, found.model_sha256)
+        booster, contract = load_local_copy(
+            killed.settings.models_path, found.model_version, found.model_sha256, VIEW, definition_hash(VIEW)
+        )
         assert booster.features == contract.names
         assert contract.definition_hash == found.definition_hash
 

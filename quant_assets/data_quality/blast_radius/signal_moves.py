@@ -122,12 +122,13 @@ def _scored_again(
     bar: Bar, histories: Histories, sessions: pl.Series, version: str | None, sha256: str | None
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """`session`, `probability`, `recommendation` of one scorer on the features with and without the bar."""
-    booster, contract = (None, None) if version is None else load_local_copy(bar.settings.models_path, version, str(sha256))
+    view, definition = TECHNICAL_V1.name, definition_hash(TECHNICAL_V1.name)
+    booster, contract = (None, None)
+    if version is not None:
+        booster, contract = load_local_copy(bar.settings.models_path, version, str(sha256), view, definition)
     offered = (
         side.filter(pl.col("session").is_in(sessions.implode())).select("symbol", "session", *model_columns())
         for side in (histories.features_with, histories.features_without)
     )
-    with_bar, without = (
-        score(rows, booster, contract, TECHNICAL_V1.name, definition_hash(TECHNICAL_V1.name)).select(_UNSCORED.columns) for rows in offered
-    )
+    with_bar, without = (score(rows, booster, contract, view, definition).select(_UNSCORED.columns) for rows in offered)
     return with_bar, without
