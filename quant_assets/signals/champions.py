@@ -18,31 +18,54 @@ class Champion:
 
     model_version: str
     trained_until: datetime
+    feature_view: str
     definition_hash: str
     model_sha256: str
 
+    def misfit(self, view: str, definition_hash: str) -> str | None:
+        """Why it may not score a view's features as they are defined; None where it may."""
+        if self.feature_view != view:
+            return f"version {self.model_version} was trained on the view {self.feature_view}, not on {view}"
+        if self.definition_hash != definition_hash:
+            return (
+                f"version {self.model_version} was trained on another definition of {view}: "
+                f"{self.definition_hash[:12]}, which is {definition_hash[:12]} now"
+            )
+        return None
 
-def champion_for(warehouse: Warehouse, horizon: int, close: datetime, as_of: datetime) -> Champion | None:
-    """The version that may score the session which closes then, as `champions_for` tells it; None when no version may."""
-    return champions_for(warehouse, horizon, [close], as_of).get(close)
+
+def champion_for(warehouse: Warehouse, horizon: int, close: datetime, as_of: datetime, view: str, definition_hash: str) -> Champion | None:
+    """The champion of the session which closes then, as `champions_for` tells it; None when there is none."""
+    return champions_for(warehouse, horizon, [close], as_of, view, definition_hash).get(close)
 
 
-def champions_for(warehouse: Warehouse, horizon: int, closes: Collection[datetime], as_of: datetime) -> dict[datetime, Champion]:
-    """Per close, the version that may score its session: trained on nothing known at or after it. Without one, no entry.
+def champions_for(
+    warehouse: Warehouse, horizon: int, closes: Collection[datetime], as_of: datetime, view: str, definition_hash: str
+) -> dict[datetime, Champion]:
+    """Per close, the champion of its session: a version trained on nothing known at or after it. Without one, no entry.
 
-    The last one promoted before the close; where there is none (the first night trains its own), the first promoted
-    after it. So training again on the same evening does not change what was scored. Of versions promoted at one
-    instant, the higher number came last.
+    One trained on the view as it is defined now; only where there is none, one of another view or definition, which may
+    not score (`Champion.misfit`, and its contract refuses). Of these the last one promoted before the close; where there
+    is none (the first night trains its own), the first promoted after it. So training again on the same evening does not
+    change what was scored. Of versions promoted at one instant, the higher number came last.
     """
     rows = warehouse.read(
         f"""
-        select close_at, model_version, trained_until, definition_hash, model_sha256, promoted_at >= close_at as late, if(late, 1, -1) as way
+        select close_at, model_version, trained_until, feature_view, definition_hash, model_sha256,
+            feature_view <> $view or definition_hash <> $definition_hash as misfit, promoted_at >= close_at as late, if(late, 1, -1) as way
         from {PROMOTIONS.full_name} join (select distinct unnest($closes::timestamp[]) as close_at) on trained_until < close_at
         where model = $model and horizon = $horizon and promoted_at <= $as_of
         qualify row_number() over (
-            partition by close_at order by late, way * epoch_us(promoted_at), way * model_version::bigint
+            partition by close_at order by misfit, late, way * epoch_us(promoted_at), way * model_version::bigint
         ) = 1
         """,
-        {"model": MODEL, "horizon": horizon, "closes": list(closes), "as_of": as_of},
-    ).drop("late", "way")
+        {
+            "model": MODEL,
+            "horizon": horizon,
+            "closes": list(closes),
+            "as_of": as_of,
+            "view": view,
+            "definition_hash": definition_hash,
+        },
+    ).drop("misfit", "late", "way")
     return {close: Champion(*champion) for close, *champion in rows.iter_rows()}

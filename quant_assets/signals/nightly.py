@@ -61,7 +61,7 @@ def score_night(
             """,
             {"horizon": horizon, "first": sessions[0], "last": sessions[-1]},
         )
-    champion = champion_for(warehouse, horizon, calendar.close(tonight), as_of)
+    champion = champion_for(warehouse, horizon, calendar.close(tonight), as_of, view, definition_hash(view))
     standing = stored.filter((pl.col("session") < tonight) | (pl.col("stored_at") >= as_of))
     fresh = features.join(standing, on=["symbol", "session"], how="anti")
     live, notes = _scored(fresh.filter(pl.col("session") == tonight), champion if tonight in sessions else None, models_path, "live", view)
@@ -158,7 +158,7 @@ def _replayed(
         "trained_until",
     )
     unseen = features.join(seen, on=["symbol", "session"], how="anti").join(closes, on="session")
-    champions = champions_for(warehouse, horizon, unseen["close_at"].unique().to_list(), as_of)
+    champions = champions_for(warehouse, horizon, unseen["close_at"].unique().to_list(), as_of, view, definition_hash(view))
     parts, notes = [by_model], list[str]()
     for champion in dict.fromkeys([*champions.values(), None]):
         its_closes = [close for close in unseen["close_at"].unique() if champions.get(close) == champion]

@@ -14,7 +14,7 @@ from quant_assets.feature_store.catalog import model_columns
 from quant_assets.feature_store.contract import FeatureContract
 from quant_assets.feature_store.inputs import SCOPE_THEN
 from quant_assets.feature_store.training_sets import training_set
-from quant_assets.feature_store.views import features_of
+from quant_assets.feature_store.views import definition_hash, features_of
 from quant_assets.schemas import INSTANT, PREDICTIONS, PROMOTIONS
 from quant_assets.settings import Settings
 from quant_assets.signals import tracking
@@ -96,11 +96,17 @@ def train_and_register(
 
 
 def ensure_champion(warehouse: Warehouse, calendar: TradingCalendar, settings: Settings, as_of: datetime) -> str:
-    """Train when no version may score the last session and there is history enough; says in words what was done."""
+    """Train when no version may score the last session and there is history enough; says in words what was done.
+
+    A version of another view than the settings name, or of another definition of it, may not score.
+    """
     tonight = calendar.last_known_session(as_of)
-    champion = champion_for(warehouse, settings.horizon, calendar.close(tonight), as_of)
-    if champion is not None:
+    now = settings.feature_view, definition_hash(settings.feature_view)
+    champion = champion_for(warehouse, settings.horizon, calendar.close(tonight), as_of, *now)
+    misfit = champion and champion.misfit(*now)
+    if champion is not None and misfit is None:
         return f"champion is version {champion.model_version}, trained until {champion.trained_until} UTC"
+    because = f"; {misfit}" if misfit else ""
     needed = settings.train_min_sessions + settings.horizon + TrainingSetup.n_folds
     known = warehouse.read(
         f"""
@@ -110,15 +116,15 @@ def ensure_champion(warehouse: Warehouse, calendar: TradingCalendar, settings: S
         {"horizon": settings.horizon, "close": calendar.close(tonight), "as_of": as_of},
     )["sessions"].item()
     if known < needed:
-        return f"no model yet: {known} sessions have known outcomes of symbols in scope, training needs {needed}"
+        return f"no model yet: {known} sessions have known outcomes of symbols in scope, training needs {needed}{because}"
     try:
         train_in_own_process(as_of)
     except TrainingFailed as error:
-        return f"no model: {error}"
-    champion = champion_for(warehouse, settings.horizon, calendar.close(tonight), as_of)
-    if champion is None:
-        return f"no model: the training ended well, but promoted no version that may score {tonight} as of {as_of} UTC"
-    return f"champion is version {champion.model_version}, trained now, until {champion.trained_until} UTC"
+        return f"no model: {error}{because}"
+    champion = champion_for(warehouse, settings.horizon, calendar.close(tonight), as_of, *now)
+    if champion is None or champion.misfit(*now):
+        return f"no model: the training ended well, but promoted no version that may score {tonight} as of {as_of} UTC{because}"
+    return f"champion is version {champion.model_version}, trained now, until {champion.trained_until} UTC{because}"
 
 
 def _refuse_foreign(warehouse: Warehouse, version: tracking.Version) -> None:

@@ -18,23 +18,38 @@ from quant_assets.warehouse import Warehouse, append_ledger
 CLOSE = datetime(2024, 3, 5, 21)
 NOON = CLOSE - timedelta(hours=4)
 EVENING = CLOSE + timedelta(minutes=30)
+VIEW, DEFINITION = "technical_v1", "a" * 64
 NEXT_CLOSE = CLOSE + timedelta(days=1)
 LATER = datetime(2030, 1, 1)
 
 
 def promote(
-    warehouse: Warehouse, version: int, promoted_at: datetime, trained_until: datetime, horizon: int = 1, model: str = MODEL
+    warehouse: Warehouse,
+    version: int,
+    promoted_at: datetime,
+    trained_until: datetime,
+    horizon: int = 1,
+    model: str = MODEL,
+    view: str = VIEW,
+    definition: str = DEFINITION,
 ) -> None:
     """One row of the ledger."""
-    write(warehouse, [(version, promoted_at, trained_until, horizon, model)])
+    write(warehouse, [(version, promoted_at, trained_until, horizon, model)], view, definition)
 
 
-def write(warehouse: Warehouse, ledger: Sequence[tuple[int, datetime, datetime, int, str]], *, anew: bool = False) -> None:
+def write(
+    warehouse: Warehouse,
+    ledger: Sequence[tuple[int, datetime, datetime, int, str]],
+    view: str = VIEW,
+    definition: str = DEFINITION,
+    *,
+    anew: bool = False,
+) -> None:
     """Rows of the ledger; only what a champion is told by matters."""
     rows = [
         {
             "model": model, "model_version": str(version), "promoted_at": promoted_at, "trained_until": trained_until, "horizon": horizon,
-            "feature_view": "technical_v1", "definition_hash": f"definition-{version}", "fingerprint": f"fingerprint-{version}",
+            "feature_view": view, "definition_hash": definition, "fingerprint": f"fingerprint-{version}",
             "model_sha256": f"sha-{version}", "mlflow_run_id": "", "evidence": "{}", "run_id": "", "recorded_at": datetime(2024, 1, 1),
         }
         for version, promoted_at, trained_until, horizon, model in ledger
@@ -46,20 +61,22 @@ def write(warehouse: Warehouse, ledger: Sequence[tuple[int, datetime, datetime, 
 
 
 def champion(warehouse: Warehouse, close: datetime, as_of: datetime = LATER, horizon: int = 1) -> str | None:
-    found = champion_for(warehouse, horizon, close, as_of)
+    found = champion_for(warehouse, horizon, close, as_of, VIEW, DEFINITION)
     return found.model_version if found else None
 
 
 class TestRegression:
     def test_nobody_was_promoted(self, warehouse: Warehouse) -> None:
-        assert champion_for(warehouse, 1, CLOSE, LATER) is None
-        assert champions_for(warehouse, 1, [], LATER) == {}
+        assert champion_for(warehouse, 1, CLOSE, LATER, VIEW, DEFINITION) is None
+        assert champions_for(warehouse, 1, [], LATER, VIEW, DEFINITION) == {}
 
     def test_what_was_known_at_the_close_is_too_much(self, warehouse: Warehouse) -> None:
         promote(warehouse, 1, EVENING, CLOSE)
         assert champion(warehouse, CLOSE) is None
         promote(warehouse, 2, EVENING, CLOSE - timedelta(microseconds=1))
-        assert champion_for(warehouse, 1, CLOSE, LATER) == Champion("2", CLOSE - timedelta(microseconds=1), "definition-2", "sha-2")
+        found = champion_for(warehouse, 1, CLOSE, LATER, VIEW, DEFINITION)
+        assert found == Champion("2", CLOSE - timedelta(microseconds=1), VIEW, DEFINITION, "sha-2")
+        assert found.misfit(VIEW, DEFINITION) is None
 
     def test_promoted_before_the_close_wins_over_later(self, warehouse: Warehouse) -> None:
         promote(warehouse, 1, NOON - timedelta(days=9), NOON - timedelta(days=10))
@@ -68,7 +85,7 @@ class TestRegression:
         assert champion(warehouse, CLOSE) == "2"
         assert champion(warehouse, NOON) == "1"
         assert champion(warehouse, NEXT_CLOSE) == "3"
-        assert {close: found.model_version for close, found in champions_for(warehouse, 1, [NOON, CLOSE, CLOSE, NEXT_CLOSE], LATER).items()} == {
+        assert {close: found.model_version for close, found in champions_for(warehouse, 1, [NOON, CLOSE, CLOSE, NEXT_CLOSE], LATER, VIEW, DEFINITION).items()} == {
             NOON: "1", CLOSE: "2", NEXT_CLOSE: "3",
         }  # fmt: skip
 
@@ -107,6 +124,24 @@ class TestRegression:
         assert champion(warehouse, CLOSE) == "1"
         assert champion(warehouse, NOON - timedelta(days=1)) == "2"
 
+    @pytest.mark.parametrize(
+        ("view", "definition", "why"),
+        [
+            ("alpha_v1", DEFINITION, "version 1 was trained on the view alpha_v1, not on technical_v1"),
+            (VIEW, "b" * 64, f"version 1 was trained on another definition of technical_v1: {'b' * 12}, which is {'a' * 12} now"),
+        ],
+    )
+    def test_another_view_or_definition_gives_way_whenever_it_was_promoted(
+        self, view: str, definition: str, why: str, warehouse: Warehouse
+    ) -> None:
+        promote(warehouse, 1, NOON, NOON - timedelta(days=1), view=view, definition=definition)
+        found = champion_for(warehouse, 1, CLOSE, LATER, VIEW, DEFINITION)
+        assert found is not None
+        assert found.misfit(VIEW, DEFINITION) == why
+        promote(warehouse, 2, EVENING, NOON)
+        promote(warehouse, 3, EVENING + timedelta(hours=1), NOON, view=view, definition=definition)
+        assert (champion(warehouse, CLOSE), champion(warehouse, NEXT_CLOSE)) == ("2", "2")
+
     def test_the_ledger_decides_without_mlflow(self, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "mlflow", None)  # from here on importing it fails
         promote(warehouse, 1, NOON, NOON - timedelta(days=1))
@@ -141,7 +176,7 @@ class TestProperties:
             before, after = [row for row in may if row[0] < close], [row for row in may if row[0] >= close]
             if may:
                 wanted[at(close)] = str((before[-1] if before else after[0])[1])
-        found = champions_for(shared, 1, [at(close) for close in closes], at(as_of))
+        found = champions_for(shared, 1, [at(close) for close in closes], at(as_of), VIEW, DEFINITION)
         assert {close: each.model_version for close, each in found.items()} == wanted
 
     @given(ledger=LEDGER, close=HOURS, more=st.lists(HOURS, min_size=1, max_size=3))

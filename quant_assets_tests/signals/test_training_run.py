@@ -47,7 +47,7 @@ def promotions(desk: Desk) -> pl.DataFrame:
 
 
 def champion(desk: Desk, number: int = LAST) -> Champion | None:
-    return champion_for(desk.warehouse, 1, desk.close(number), desk.evening(number))
+    return champion_for(desk.warehouse, 1, desk.close(number), desk.evening(number), VIEW, definition_hash(VIEW))
 
 
 def ensure(desk: Desk, as_of: datetime | None = None) -> str:
@@ -295,6 +295,41 @@ class TestEnsureChampion:
         assert ensure(desk) == "no model: Training ended with exit code 1: MLflow is down"
         assert desk.score(LAST).notes == ("no model may score tonight: the heuristic does",)
         assert desk.signals()["scorer"].unique().to_list() == ["heuristic"]
+
+    def test_a_champion_of_another_definition_is_replaced_tonight(
+        self, desk: Desk, child: list[datetime], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Promoted before the close, so that it would come first if it could score."""
+        desk.train(desk.evening(LAST - 1))
+        with desk.warehouse.transaction() as connection:
+            connection.execute("update signals.promotions set definition_hash = ?", ["e" * 64])
+        why = f"; version 1 was trained on another definition of {VIEW}: {'e' * 12}, which is {definition_hash(VIEW)[:12]} now"
+        with monkeypatch.context() as patch:
+            patch.setattr(training_run, "train_in_own_process", lambda as_of: "done")
+            assert ensure(desk).endswith(why)
+        assert ensure(desk) == f"champion is version 2, trained now, until {desk.evening(LAST - 1)} UTC{why}"
+        assert child == [desk.evening(LAST)]
+        assert ensure(desk) == f"champion is version 2, trained until {desk.evening(LAST - 1)} UTC"
+        assert desk.score(LAST).notes == ()
+        assert desk.signals()["model_version"].unique().to_list() == ["2"]
+
+    def test_a_champion_of_another_view_may_not_score(self, desk: Desk, child: list[datetime]) -> None:
+        desk.train(desk.evening(LAST - 1))
+        with desk.warehouse.transaction() as connection:
+            connection.execute("update signals.promotions set feature_view = 'alpha_v1'")
+        said = ensure(desk)
+        assert said.startswith("champion is version 2, trained now")
+        assert said.endswith(f"; version 1 was trained on the view alpha_v1, not on {VIEW}")
+        assert child == [desk.evening(LAST)]
+
+    def test_too_little_history_for_another_definition_is_told(self, desk: Desk) -> None:
+        desk.train(desk.evening(LAST))
+        with desk.warehouse.transaction() as connection:
+            connection.execute("update signals.promotions set definition_hash = ?", ["e" * 64])
+        desk.settings = desk.settings.model_copy(update={"train_min_sessions": 143})
+        assert ensure(desk).startswith(
+            "no model yet: 148 sessions have known outcomes of symbols in scope, training needs 149; version 1 was trained on another"
+        )
 
     def test_a_training_that_promoted_nothing_is_not_called_a_champion(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(training_run, "train_in_own_process", lambda as_of: "done")
