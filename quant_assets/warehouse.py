@@ -198,13 +198,18 @@ def rewrite_current(connection: Connection, table: Table, frame: pl.DataFrame, s
     """
     _expect(table, frame, Kind.CURRENT)
     keys = [name for name in scope.columns if name != "from_session"]
-    inside = f"exists (select 1 from scope as s where {_equal(keys, 't', 's') if keys else 'true'})"
+    inside = [_equal(keys, "t", "s") if keys else "true", *(["t.session >= s.from_session"] if "from_session" in scope.columns else [])]
+    # Constants beside it, for DuckDB to skip what lies outside of all of them.
+    bounds, given = ["true"], dict[str, object]()
     if "from_session" in scope.columns:
-        inside = f"exists (select 1 from scope as s where {_equal(keys, 't', 's')} and t.session >= s.from_session)"
-        if scope.height:  # a constant beside it, for DuckDB to skip what lies before every one of them
-            inside = f"t.session >= date '{scope.select(pl.col('from_session').min()).item()}' and {inside}"
+        bounds.append("t.session >= $first_session")
+        given["first_session"] = scope.select(pl.col("from_session").min()).item()
+    if "symbol" in keys:
+        bounds.append("t.symbol between $first_symbol and $last_symbol")
+        given |= scope.select(first_symbol=pl.col("symbol").min(), last_symbol=pl.col("symbol").max()).row(0, named=True)
     connection.register("scope", scope)
-    stored = query(connection, f"select * from {table.full_name} as t where {inside}")
+    within = f"{' and '.join(bounds)} and exists (select 1 from scope as s where {' and '.join(inside)})"
+    stored = query(connection, f"select * from {table.full_name} as t where {within}", given)
     connection.unregister("scope")
     if stored.is_empty():
         return _insert(connection, table, frame), 0
