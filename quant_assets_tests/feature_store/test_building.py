@@ -120,7 +120,7 @@ class TestRegression:
 
     def test_a_scope_that_begins_late_is_told_by_when_it_was_known(self, market: Market) -> None:
         told = market.now
-        market.set_scope({symbol: (market.sessions[150], None) for symbol in market.close})
+        market.set_scope(dict.fromkeys(market.close, (market.sessions[150], None)))
         market.refresh()
         assert market.stored("alpha_v1")["known_at"].min() >= told  # before it was known, all were in scope on all sessions
         assert_up_to_date(market)
