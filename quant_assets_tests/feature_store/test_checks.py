@@ -71,6 +71,7 @@ class TestRegression:
             assert "rsi_14" in str(check.metadata["offenders"].value)
         assert not {"feature_store/drift", "signals/daily_signals"} & made(result)
 
+    @pytest.mark.drill
     def test_a_market_that_peeks_stops_what_rests_on_it(self, desk: Desk) -> None:
         desk.change(
             "update feature_store.market_v1 set market_breadth_1d = 1 - market_breadth_1d, market_return_1d = market_return_1d + 0.01"
