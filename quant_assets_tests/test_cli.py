@@ -272,7 +272,11 @@ class TestNights:
     def test_a_selection_runs_the_steps_that_make_and_check_it_and_no_other(self, life: Life) -> None:
         selected = command.run(life.home, "run", "--select", "feature_store/technical_v1", **life.settings)
         assert selected.returncode == 0, selected.stderr
-        assert [line.split()[0] for line in selected.stdout.splitlines() if " done " in line] == ["feature_store", "dbt_features", "no_lookahead"]
+        assert [line.split()[0] for line in selected.stdout.splitlines() if " done " in line] == [
+            "feature_store",
+            "dbt_features",
+            "no_lookahead",
+        ]
 
     def test_what_cannot_be_delivered_is_named_and_the_summary_stands(self, life: Life, tmp_path: Path) -> None:
         shutil.copytree(life.home, tmp_path / "home")
