@@ -14,7 +14,7 @@ from quant_assets.feature_store.views import features_of, model_sql
 from quant_assets.lookahead import differences
 from quant_assets.warehouse import Warehouse, query
 
-ROWS = 24
+ROWS = 12
 CUT_SYMBOLS = 5
 
 
