@@ -18,13 +18,13 @@ HEADER = ("Date", "Open", "High", "Low", "Close", "Adj Close", "Volume")
 SYMBOLS = ("AAA", "BBB", "CCC", "DDD", "EEE", "TRUE")
 
 
-def sessions(count: int) -> Sequence[date]:
+def sessions(count: int, first: date = FIRST) -> Sequence[date]:
     """The first sessions of the market, on the calendar of New York."""
-    calendar = trading_calendar("XNYS", FIRST)
-    return calendar.sessions[: calendar.sessions.index(FIRST) + count][-count:]
+    calendar = trading_calendar("XNYS", first)
+    return calendar.sessions[: calendar.sessions.index(first) + count][-count:]
 
 
-def bars(count: int, symbols: Sequence[str] = SYMBOLS, seed: int = 7) -> pl.DataFrame:
+def bars(count: int, symbols: Sequence[str] = SYMBOLS, seed: int = 7, first: date = FIRST) -> pl.DataFrame:
     """Random walks under the vendor's column names, with `symbol`; more sessions leave the earlier ones as they are."""
     frames = []
     for number, symbol in enumerate(symbols):
@@ -36,7 +36,7 @@ def bars(count: int, symbols: Sequence[str] = SYMBOLS, seed: int = 7) -> pl.Data
         volume = draw.integers(1_000_000, 9_000_000, LONGEST)
         prices = {name: np.round(values, 4)[:count] for name, values in zip(HEADER[1:5], (opening, high, low, close), strict=True)}
         frames.append(
-            pl.DataFrame({"Date": sessions(count), **prices, "Adj Close": prices["Close"], "Volume": volume[:count]}).with_columns(
+            pl.DataFrame({"Date": sessions(count, first), **prices, "Adj Close": prices["Close"], "Volume": volume[:count]}).with_columns(
                 symbol=pl.lit(symbol)
             )
         )

@@ -58,7 +58,7 @@ class Batch:
 class Kernel:
     """What makes one feature table: how its inputs are read, computed, and reached by a change.
 
-    `lookback` counts the rows of a symbol before a row that it needs, beside the carried `states`; `reached` widens the
+    `upstream` are the feature tables that it is computed from. `lookback` counts the rows of a symbol before a row that it needs, beside the carried `states`; `reached` widens the
     histories that changed (`symbol, from_session`) to those that depend on them.
     """
 
@@ -66,6 +66,7 @@ class Kernel:
     definition: str
     lookback: int
     states: tuple[str, ...]
+    upstream: tuple[Table, ...]
     read: Callable[[Connection, Batch], pl.DataFrame]
     compute: Callable[[pl.DataFrame, pl.DataFrame | None], pl.DataFrame]
     reached: Callable[[Connection, Changes], pl.DataFrame] = lambda _, changes: changes.histories
@@ -78,7 +79,7 @@ def refresh(warehouse: Warehouse, kernel: Kernel, run_id: str) -> Refresh:
     """
     source = warehouse.preferred_source
     with warehouse.connect() as connection:
-        changes = changes_since_build(connection, kernel.table, kernel.definition, source)
+        changes = changes_since_build(connection, kernel.table, kernel.definition, source, kernel.upstream)
         scope = _all_symbols(connection, kernel, source) if changes.rebuild else kernel.reached(connection, changes)
         if scope.is_empty():
             return UNCHANGED

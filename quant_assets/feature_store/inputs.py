@@ -63,11 +63,21 @@ class Changes:
         return not self.rebuild and self.histories.is_empty() and self.scopes.is_empty()
 
 
-def changes_since_build(connection: Connection, table: Table, definition: str, source: str) -> Changes:
-    """What became known since a feature table was last built; a table that was never built is to be built whole."""
+def changes_since_build(connection: Connection, table: Table, definition: str, source: str, upstream: tuple[Table, ...] = ()) -> Changes:
+    """What became known since a feature table was last built; a table that was never built is to be built whole.
+
+    A table that is computed from others sees no more than these had seen at their last build: what landed or was decided
+    since is not in their rows yet.
+    """
     last = query(connection, "select * from feature_store.view_builds where view = $view order by rowid desc limit 1", {"view": table.name})
     tables = {name: name_of for name, (name_of, *_) in _GROWING.items()} | {"scopes": _SCOPES}
     seen = {f"{name}_seen": int(scalar(connection, f"select count(*) from {name_of}")) for name, name_of in tables.items()}
+    for other in upstream:
+        built = query(
+            connection, "select * from feature_store.view_builds where view = $view order by rowid desc limit 1", {"view": other.name}
+        )
+        known = dict.fromkeys(seen, 0) if built.is_empty() else built.select(*seen).row(0, named=True)
+        seen |= {name: min(count, known[name]) for name, count in seen.items() if name != "scopes_seen"}
     before = dict.fromkeys(seen, 0) if last.is_empty() else last.select(*seen).row(0, named=True)
     rebuild = (
         last.is_empty()
@@ -80,7 +90,7 @@ def changes_since_build(connection: Connection, table: Table, definition: str, s
         return Changes(rebuild, histories, [], pl.DataFrame(schema={"first": pl.Date, "last": pl.Date}), seen)
     # `rowid` is a row's place in a table from which nothing is ever deleted.
     new_rows = " union all ".join(
-        f"select {columns} from {name_of} where rowid >= {before[f'{name}_seen']} and source = $source and {rule}"
+        f"select {columns} from {name_of} where rowid >= {before[f'{name}_seen']} and rowid < {seen[f'{name}_seen']} and source = $source and {rule}"
         for name, (name_of, columns, rule) in _GROWING.items()
     )
     new = query(connection, f"select distinct symbol, session from ({new_rows})", {"source": source})

@@ -57,7 +57,7 @@ def refresh_technical(warehouse: Warehouse, run_id: str) -> Refresh:
         return with_states(adjusted, carried).hstack(adjusted.select("price_factor", "share_factor", "known_at"))
 
     return refresh(
-        warehouse, Kernel(TECHNICAL_V1, definition_hash("technical_v1"), _lookback("technical_v1"), STATES, read, features), run_id
+        warehouse, Kernel(TECHNICAL_V1, definition_hash("technical_v1"), _lookback("technical_v1"), STATES, (), read, features), run_id
     )
 
 
@@ -74,7 +74,9 @@ def refresh_alpha_history(warehouse: Warehouse, run_id: str) -> Refresh:
         return with_states(bars, carried).hstack(bars.select("known_at"))
 
     return refresh(
-        warehouse, Kernel(ALPHA_HISTORY_V1, definition_hash("alpha_v1"), _lookback("alpha_history_v1"), STATES, read, features), run_id
+        warehouse,
+        Kernel(ALPHA_HISTORY_V1, definition_hash("alpha_v1"), _lookback("alpha_history_v1"), STATES, (TECHNICAL_V1,), read, features),
+        run_id,
     )
 
 
@@ -82,7 +84,7 @@ def refresh_market(warehouse: Warehouse, calendar: TradingCalendar, run_id: str)
     """Bring `feature_store.market_v1` up to date: the sessions whose own returns or whose scope changed."""
     definition = build_hash(MARKET_V1.name, "alpha_v1", calendar)
     with warehouse.connect() as connection:
-        changes = changes_since_build(connection, MARKET_V1, definition, warehouse.preferred_source)
+        changes = changes_since_build(connection, MARKET_V1, definition, warehouse.preferred_source, (TECHNICAL_V1,))
         if changes.nothing:
             return UNCHANGED
         sessions = changed_sessions(connection, calendar, changes)
@@ -129,6 +131,7 @@ def refresh_alpha_market(warehouse: Warehouse, calendar: TradingCalendar, run_id
         build_hash(ALPHA_MARKET_V1.name, "alpha_v1", calendar),
         _lookback("alpha_market_v1"),
         (),
+        (TECHNICAL_V1, MARKET_V1),
         read,
         lambda rows, _: alpha_market(rows),
         widened,
@@ -154,4 +157,4 @@ def refresh_labels(warehouse: Warehouse, calendar: TradingCalendar, run_id: str)
         starts = [calendar.sessions_before(day, max(HORIZONS)) for day in days]
         return changes.histories.with_columns(pl.col("from_session").replace_strict(days, starts, return_dtype=pl.Date))
 
-    return refresh(warehouse, Kernel(LABELS, labels_hash(calendar), 0, (), read, outcomes, before), run_id)
+    return refresh(warehouse, Kernel(LABELS, labels_hash(calendar), 0, (), (TECHNICAL_V1,), read, outcomes, before), run_id)

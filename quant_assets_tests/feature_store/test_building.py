@@ -13,6 +13,13 @@ from quant_assets.feature_store import building, indicators
 from quant_assets.feature_store.adjustment import forward_adjusted
 from quant_assets.feature_store.alpha import history
 from quant_assets.feature_store.catalog import ALPHA_HISTORY, TECHNICAL_V1
+from quant_assets.feature_store.store import (
+    refresh_alpha_history,
+    refresh_alpha_market,
+    refresh_labels,
+    refresh_market,
+    refresh_technical,
+)
 from quant_assets.lookahead import described, differences
 from quant_assets.warehouse import Warehouse
 from quant_assets_tests.feature_store.market import Market
@@ -124,6 +131,24 @@ class TestRegression:
         market.refresh()
         assert market.stored("alpha_v1")["known_at"].min() >= told  # before it was known, all were in scope on all sessions
         assert_up_to_date(market)
+
+    def test_what_is_decided_between_two_tables_reaches_both(self, market: Market) -> None:
+        market.hold(sessions_ago=30)
+        market.refresh()
+        market.next_session()
+        refresh_technical(market.warehouse, "run")
+        market.release()  # by a person, while the night is under way: technical_v1 has not seen it
+        market.restate(sessions_ago=40)
+        for refresh in (refresh_labels, refresh_market, refresh_alpha_market):
+            refresh(market.warehouse, market.calendar, "run")
+        refresh_alpha_history(market.warehouse, "run")
+        market.refresh()
+        assert_up_to_date(market)
+        outcomes = market.warehouse.read("select * from feature_store.labels order by symbol, session, horizon")
+        with market.warehouse.transaction() as connection:
+            connection.execute("delete from feature_store.view_builds where view = 'labels'; delete from feature_store.labels")
+        refresh_labels(market.warehouse, market.calendar, "run")
+        assert market.warehouse.read("select * from feature_store.labels order by symbol, session, horizon").equals(outcomes)
 
 
 class TestProperties:
