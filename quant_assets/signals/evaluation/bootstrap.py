@@ -60,20 +60,23 @@ def block_weights(n_sessions: int, block: int, resamples: int, seed: int) -> Flo
     return weights
 
 
-def interval(value: float, resampled: Floats, n_blocks: float, *, level: float = 0.95) -> tuple[float | None, float | None]:
-    """Two-sided interval of a score from its resampled values: the percentiles' distances from it, widened for few blocks.
+def intervals(values: Floats, resampled: Floats, n_blocks: float, *, level: float = 0.95) -> Floats:
+    """Two-sided intervals of scores (k) from their resampled values (k, resamples): shape (k, 2), the low and the high end.
 
-    The mean of k independent blocks scatters by k / (k - 1) more than its resamples do in variance, and by Student's t with k - 1
-    degrees of freedom rather than the normal; distances are widened by both (4 % at 50 blocks, 170 % at 3).
-    `n_blocks` is sessions / block length. Null where the score, or more than 5 % of its resamples, cannot be computed.
+    They are the percentiles' distances from the value, widened for few blocks: the mean of b independent blocks has b / (b - 1) times the
+    variance of its resamples, and Student's t with b - 1 degrees of freedom in place of the normal (together 4 % at 50 blocks, 170 % at
+    3). `n_blocks` is sessions / block length. Not a number where a score, or more than 5 % of its resamples, cannot be computed.
     Source: Davison and Hinkley, Bootstrap Methods and their Application (1997), chapters 5.2 and 8.2.
     """
-    defined = resampled[np.isfinite(resampled)]
-    if not np.isfinite(value) or len(defined) < _MIN_DEFINED * len(resampled) or n_blocks <= 1:
-        return None, None
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    widened = _student(n_blocks - 1, level) * np.sqrt(n_blocks / (n_blocks - 1))
-    return float(value - widened * (value - low)), float(value + widened * (high - value))
+    ordered = np.sort(np.where(np.isfinite(resampled), resampled, np.nan), axis=1)  # what cannot be computed comes last
+    defined = np.isfinite(ordered).sum(axis=1)
+    place = np.maximum(defined - 1, 0)[:, np.newaxis] * np.array([(1 - level) / 2, (1 + level) / 2])
+    below, above = (np.take_along_axis(ordered, ends(place).astype(np.int64), axis=1) for ends in (np.floor, np.ceil))
+    quantiles = below + (above - below) * (place % 1)
+    widened = _student(n_blocks - 1, level) * math.sqrt(n_blocks / (n_blocks - 1)) if n_blocks > 1 else np.nan
+    known = np.isfinite(values) & (defined >= _MIN_DEFINED * resampled.shape[1])
+    found: Floats = np.where(known[:, np.newaxis], values[:, np.newaxis] + widened * (quantiles - values[:, np.newaxis]), np.nan)
+    return found
 
 
 def paired_difference(
@@ -94,8 +97,9 @@ def paired_difference(
         return Difference(float(difference.mean()) if n else None, None, None, None)
     block = min(block, n // 3)
     resampled = block_weights(n, block, resamples, seed) @ difference / n
-    mean, blocks = float(difference.mean()), n / block
-    return Difference(mean, *interval(mean, resampled, blocks, level=level), float(resampled.std() * np.sqrt(blocks / (blocks - 1))))
+    mean, blocks = difference.mean(), n / block
+    ((low, high),) = intervals(np.array([mean]), resampled[np.newaxis], blocks, level=level).tolist()
+    return Difference(float(mean), low, high, float(resampled.std() * math.sqrt(blocks / (blocks - 1))))
 
 
 def _student(degrees: float, level: float) -> float:

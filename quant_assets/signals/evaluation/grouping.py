@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from quant_assets.signals.evaluation.bootstrap import MIN_SESSIONS, Floats, block_length, block_weights, interval
+from quant_assets.signals.evaluation.bootstrap import MIN_SESSIONS, Floats, block_length, block_weights, intervals
 from quant_assets.signals.evaluation.classification import (
     AUC_BINS,
     TENTHS,
@@ -26,6 +26,7 @@ from quant_assets.signals.evaluation.ranking import (
     PER_SESSION,
     average_ranks,
     newey_west_t,
+    order_within,
     rank_ics,
     ranking_scores,
     ranking_sums,
@@ -73,6 +74,7 @@ class Panel:
     symbol: Ints
     up: Bools
     forward_return: Floats
+    return_codes: Ints
     base_rate: Floats
     columns: list[Column]
     n_sessions: int
@@ -93,11 +95,13 @@ class Panel:
 class Grid:
     """Groups whose sums are made together: `groups` holds each group's name, member, its rows (mask) and its units, in session order.
 
-    A unit is a session, or a session of one member where members share sessions; `unit` is each row's, -1 for none.
+    A unit is a session, or a session of one member where members share sessions; `unit` is each row's, -1 for none. `return_ranks` are
+    the forward returns' within their unit, of the rows that have one.
     """
 
     unit: Ints
     units: int
+    return_ranks: Floats
     groups: list[tuple[str, str, Bools, Ints]]
 
 
@@ -109,6 +113,7 @@ def panel(predictions: pl.DataFrame, horizon: int, fee_bps: float, seed: int, re
         symbol=dense_codes(predictions["symbol"]),
         up=predictions["up"].to_numpy(),
         forward_return=predictions["forward_return"].cast(pl.Float64).to_numpy(),
+        return_codes=dense_codes(predictions["forward_return"]),
         base_rate=predictions["train_up_share"].cast(pl.Float64).to_numpy(),
         columns=[_column(predictions, predictor) for predictor in predictors(predictions.columns)],
         n_sessions=int(session[-1]) + 1,
@@ -124,7 +129,9 @@ def grids(predictions: pl.DataFrame, made: Panel) -> list[Grid]:
     everything = np.ones(len(predictions), dtype=np.bool_)
     whole = [("all", "all", everything, np.arange(made.n_sessions))]
     split = []
-    kinds = predictions.select("session", *(name for name in GROUPS if name in predictions.columns), year=pl.col("session").dt.year())
+    kinds = predictions.select(
+        "session", *(name for name in GROUPS if name in predictions.columns and name != "year"), year=pl.col("session").dt.year()
+    )
     for kind in (name for name in GROUPS if name in kinds.columns):
         members = kinds[kind].drop_nulls().unique().sort()
         masks = [(str(member), (kinds[kind] == member).fill_null(value=False).to_numpy()) for member in members]
@@ -136,21 +143,23 @@ def grids(predictions: pl.DataFrame, made: Panel) -> list[Grid]:
         for number, (member, mask) in enumerate(masks):
             unit[mask] = number * made.n_sessions + made.session[mask]
             groups.append((kind, member, mask, np.unique(unit[mask])))
-        split.append(Grid(unit, len(masks) * made.n_sessions, groups))
-    return [Grid(made.session, made.n_sessions, whole), *split]
+        split.append(Grid(unit, len(masks) * made.n_sessions, _return_ranks(made, unit, np.flatnonzero(unit >= 0)), groups))
+    return [Grid(made.session, made.n_sessions, _return_ranks(made, made.session, np.flatnonzero(everything)), whole), *split]
 
 
 def per_session(made: Panel, grid: Grid, column: Column) -> dict[str, Floats]:
     """A predictor's `rank_ic`, and spreads and turnover where they are asked of it, per unit; not a number where there is none."""
-    rows = column.rows[grid.unit[column.rows] >= 0]
-    unit, codes = grid.unit[rows], column.codes[grid.unit[column.rows] >= 0]
     if "rank_ic" not in column.predictor.metrics:
         return {}
-    returns = average_ranks(unit, dense_codes(pl.Series(made.forward_return[rows])))
-    found = {"rank_ic": rank_ics(unit, grid.units, average_ranks(unit, codes), returns)}
+    inside = grid.unit[column.rows] >= 0
+    rows, codes = column.rows[inside], column.codes[inside]
+    unit = grid.unit[rows]
+    order = order_within(unit, codes)
+    returns = grid.return_ranks if len(rows) == len(grid.return_ranks) else _return_ranks(made, grid.unit, rows)
+    found = {"rank_ic": rank_ics(unit, grid.units, average_ranks(unit, codes, order), returns)}
     if "spread_gross" in column.predictor.metrics:
         held = made.forward_return[rows]
-        found |= tranches(unit, grid.units, made.n_sessions, made.symbol[rows], codes, held, made.horizon, made.fee_bps)
+        found |= tranches(unit, grid.units, made.n_sessions, made.symbol[rows], codes, order, held, made.horizon, made.fee_bps)
     return found
 
 
@@ -180,28 +189,26 @@ def grid_scores(made: Panel, grid: Grid, ranked: list[dict[str, Floats]]) -> Ite
                 ics = values["rank_ic"][units]
                 t = newey_west_t(ics[np.isfinite(ics)], 2 * (made.horizon - 1))
                 exact["rank_ic_t"] = np.nan if t is None else t
-            rows = int(table["rows"][units].sum())
-            for metric in column.predictor.metrics:
-                sessions = int((table[_COUNTS.get(metric, "rows")][units] > 0).sum())
-                score = _score(
-                    metric, exact[metric], resampled.get(metric), len(units) / block_length(len(units), made.horizon), rows, sessions
-                )
-                scores[column.predictor.name, metric] = score
+            scores |= _scores(column, units, table, exact, resampled, len(units) / block_length(len(units), made.horizon))
             at = to
         yield kind, member, scores
 
 
+def _return_ranks(made: Panel, unit: Ints, rows: Ints) -> Floats:
+    return average_ranks(unit[rows], made.return_codes[rows], order_within(unit[rows], made.return_codes[rows]))
+
+
 def _column(predictions: pl.DataFrame, predictor: Predictor) -> Column:
     read = predictions.select(predictor.read()).with_row_index("row").drop_nulls()
-    score = read["score"]
+    codes = dense_codes(read["score"])
     probability = read["probability"] if "probability" in read.columns else None
     return Column(
         predictor=predictor,
         rows=read["row"].cast(pl.Int64).to_numpy(),
-        codes=dense_codes(score),
-        auc_bins=equal_count_bins(score, AUC_BINS),
+        codes=codes,
+        auc_bins=equal_count_bins(codes, AUC_BINS),
         probability=None if probability is None else probability.to_numpy(),
-        tenths=None if probability is None else equal_count_bins(probability, TENTHS),
+        tenths=None if probability is None else equal_count_bins(codes, TENTHS),
         called=read["called"].to_numpy() if "called" in read.columns else None,
     )
 
@@ -231,11 +238,21 @@ def _scores_of(sums: Floats, shapes: dict[str, tuple[int, ...]]) -> dict[str, Fl
     return classification_scores(parts) | ranking_scores(parts)
 
 
-def _score(metric: str, value: float, resampled: Floats | None, blocks: float, rows: int, sessions: int) -> Score:
-    if not np.isfinite(value):
-        return Score(None, None, None, rows, sessions)
-    low, high = (None, None) if resampled is None or sessions < MIN_SESSIONS else interval(value, resampled, blocks)
-    least, most = _RANGES.get(metric, (-np.inf, np.inf))
-    if low is None or high is None:
-        return Score(value, None, None, rows, sessions)
-    return Score(value, max(low, least), min(high, most), rows, sessions)
+def _scores(
+    column: Column, units: Ints, table: dict[str, Floats], exact: dict[str, float], resampled: dict[str, Floats], blocks: float
+) -> dict[tuple[str, str], Score]:
+    """A predictor's scores with their intervals; those that rest on too few sessions have none."""
+    metrics = column.predictor.metrics
+    rows = int(table["rows"][units].sum())
+    sessions = [int((table[_COUNTS.get(metric, "rows")][units] > 0).sum()) for metric in metrics]
+    resamples = max((len(values) for values in resampled.values()), default=0)
+    spread = np.array([resampled.get(metric, np.full(resamples, np.nan)) for metric in metrics])
+    ends = intervals(np.array([exact[metric] for metric in metrics]), spread, blocks) if resamples else np.full((len(metrics), 2), np.nan)
+    scores = {}
+    for metric, n, (low, high) in zip(metrics, sessions, ends.tolist(), strict=True):
+        least, most = _RANGES.get(metric, (-np.inf, np.inf))
+        known = n >= MIN_SESSIONS and np.isfinite(low)
+        bounds = (max(low, least), min(high, most)) if known else (None, None)
+        value = exact[metric] if np.isfinite(exact[metric]) else None
+        scores[column.predictor.name, metric] = Score(value, bounds[0], bounds[1], rows, sessions=n)
+    return scores

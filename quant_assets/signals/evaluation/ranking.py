@@ -41,12 +41,16 @@ def newey_west_t(values: Floats, lags: int) -> float | None:
     return float(values.mean() / np.sqrt(variance / n)) if variance > 1e-18 else None
 
 
-def average_ranks(unit: Ints, codes: Ints) -> Floats:
-    """Rank of each row's code within its unit, from 1, ties sharing the mean of their places."""
+def order_within(unit: Ints, codes: Ints) -> Ints:
+    """The rows unit by unit, each by code; equal codes stay in the order of the rows."""
+    return np.argsort(unit * (int(codes.max(initial=0)) + 1) + codes, kind="stable")
+
+
+def average_ranks(unit: Ints, codes: Ints, order: Ints) -> Floats:
+    """Rank of each row's code within its unit, from 1, ties sharing the mean of their places; `order` as of `order_within`."""
     n = len(unit)
-    key = unit * (int(codes.max(initial=0)) + 1) + codes
-    order = np.argsort(key)
-    first = np.flatnonzero(np.r_[True, np.diff(key[order]) > 0][:n])  # where each run of ties begins
+    changes = (np.diff(unit[order]) > 0) | (np.diff(codes[order]) != 0)
+    first = np.flatnonzero(np.r_[True, changes][:n])  # where each run of ties begins
     last = np.r_[first[1:], n] - 1
     below = np.r_[0, np.bincount(unit)].cumsum()[unit[order[first]]]  # rows of earlier units
     ranks = np.empty(n)
@@ -65,14 +69,14 @@ def rank_ics(unit: Ints, units: int, ranks: Floats, return_ranks: Floats) -> Flo
 
 
 def tranches(
-    unit: Ints, units: int, n_sessions: int, symbol: Ints, codes: Ints, forward_return: Floats, horizon: int, fee_bps: float
+    unit: Ints, units: int, n_sessions: int, symbol: Ints, codes: Ints, order: Ints, forward_return: Floats, horizon: int, fee_bps: float
 ) -> dict[str, Floats]:
-    """`spread_gross`, `spread_net`, `turnover` per unit; rows sorted by symbol within a session, symbols and scores as codes.
+    """`spread_gross`, `spread_net`, `turnover` per unit; rows sorted by symbol within a session, symbols and scores as codes, `order` as of
+    `order_within`.
 
     A unit is a session (or one of a sector: then the units run through all sessions, sector by sector). Not a number where a unit's
     scores are all equal or it has one symbol, and for turnover and net where the tranche before is missing.
     """
-    order = np.argsort(unit * (int(codes.max(initial=0)) + 1) + codes, kind="stable")
     sorted_unit = unit[order]
     counts = np.bincount(unit, minlength=units)
     ends = counts.cumsum()
