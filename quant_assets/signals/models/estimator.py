@@ -71,7 +71,7 @@ def fit(
         raise ValueError(f"Stopping after {config.early_stopping_rounds} rounds without gain needs a validation frame; none was given.")
     watched = validation if config.early_stopping_rounds else None
     train, validated = samples(frame, features, label, weight, config.balanced, watched)
-    fitted: Estimator = _module(config.family).fit(train, validated, features, config, seed)
+    fitted: Estimator = family_module(config.family).fit(train, validated, features, config, seed)
     return fitted
 
 
@@ -79,9 +79,10 @@ def from_text(family: str, text: str, threads: int = 2) -> Estimator:
     """Read a model's text; raises `QuantAssetsError` where it is damaged or of another family. `threads` serve its predictions."""
     if family not in FAMILIES:
         raise ValueError(f"There is no model family {family!r}; choose one of {', '.join(FAMILIES)}.")
-    read: Estimator = _module(family).from_body(opened(family, text), threads)
+    read: Estimator = family_module(family).from_body(opened(family, text), threads)
     return read
 
 
-def _module(family: str) -> Any:
-    return import_module(f"quant_assets.signals.models.{MODULES[family]}")  # each brings a heavy library, so only the one asked for
+def family_module(family: str) -> Any:
+    """The module of a family, which brings its library along: `fit` and `from_body`."""
+    return import_module(f"quant_assets.signals.models.{MODULES[family]}")

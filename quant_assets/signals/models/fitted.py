@@ -24,6 +24,11 @@ class Fitted(ABC):
     body: str = field(repr=False)
     threads: int = field(default=2, compare=False)
 
+    @property
+    @abstractmethod
+    def importance(self) -> pl.DataFrame:
+        """One row per feature, most important first: `feature`, `gain`, `splits`."""
+
     @abstractmethod
     def _log_odds(self, values: Matrix) -> Vector:
         """Raw log-odds of at least one row."""
@@ -54,13 +59,18 @@ class Fitted(ABC):
 
     def to_text(self) -> str:
         """The whole model: a line with its family and the hash of what follows, then what its family wrote."""
-        return f"{self.family} {_hash(self.body)}\n{self.body}"
+        return sealed(self.family, self.body)
+
+
+def sealed(family: str, body: str) -> str:
+    """A model's text: its family and the hash of the body in one line, then the body."""
+    return f"{family} {sha256(body.encode()).hexdigest()}\n{body}"
 
 
 def opened(family: str, text: str) -> str:
     """The body of a model's text; raises `QuantAssetsError` where the text is not one of that family, whole and unchanged."""
-    head, _, body = text.partition("\n")
-    if head != f"{family} {_hash(body)}":
+    _, _, body = text.partition("\n")
+    if text != sealed(family, body):
         raise QuantAssetsError(
             f"This is no text of a {family} model, or it was cut or changed; restore the file, or train the model again to write one."
         )
@@ -78,7 +88,3 @@ def importance_frame(features: tuple[str, ...], gain: Vector | list[float], spli
     """One row per feature, most important first, ties by name: `feature`, `gain`, `splits` (count)."""
     frame = pl.DataFrame({"feature": features, "gain": gain, "splits": splits}, schema_overrides={"gain": pl.Float64, "splits": pl.Int64})
     return frame.sort(["gain", "feature"], descending=[True, False])
-
-
-def _hash(body: str) -> str:
-    return sha256(body.encode()).hexdigest()

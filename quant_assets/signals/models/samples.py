@@ -31,6 +31,12 @@ def matrix(frame: pl.DataFrame, features: Sequence[str]) -> Matrix:
     return frame.select(pl.col(name).cast(pl.Float64) for name in features).to_numpy()
 
 
+def single_precision(values: Matrix) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The values as float32, NaN kept, what lies beyond its range (infinity too) at its ends."""
+    most = np.finfo(np.float32).max
+    return np.clip(values, -most, most).astype(np.float32)
+
+
 def samples(
     frame: pl.DataFrame, features: Sequence[str], label: str, weight: str | None, balanced: bool, validation: pl.DataFrame | None
 ) -> tuple[Samples, Samples | None]:
