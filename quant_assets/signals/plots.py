@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from quant_assets.signals.evaluation.bootstrap import MIN_SESSIONS, Floats, block_length, paired_difference
-from quant_assets.signals.explanation import shap_summary, values_beside
+from quant_assets.signals.explanation import features_of, values_beside
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,12 +83,14 @@ def shap_summary_png(contributions: pl.DataFrame, frame: pl.DataFrame) -> bytes:
     Takes the result of `shap_values` and the frame it was made of. Of many rows an evenly spaced 2,000 are drawn; the means
     beside the names are over all. An unknown value is grey.
     """
-    summary = shap_summary(contributions, frame)
-    shown = summary.head(SWARMS)
-    if shown.is_empty() or contributions.is_empty():
+    sizes = _sizes(contributions)
+    shown = sizes.head(SWARMS)
+    if shown.is_empty():
         return _sentence("There are no contributions to show.")
     names = shown["feature"].to_list()
-    ranks = values_beside(contributions, frame).select((pl.col(names).rank() - 1) / (pl.col(names).count() - 1).clip(1))
+    ranks = values_beside(contributions.select("symbol", "session", *names), frame).select(
+        (pl.col(names).rank() - 1) / (pl.col(names).count() - 1).clip(1)
+    )
     drawn = _evenly(len(contributions))
     figure, axes = _figure(9, 0.38 * len(names) + 1.5)
     ends = [_bounds(contributions[name].to_numpy()) for name in names]
@@ -100,12 +102,12 @@ def shap_summary_png(contributions: pl.DataFrame, frame: pl.DataFrame) -> bytes:
         axes.scatter(amounts[unknown], heights[unknown], color=GREY, s=4, linewidths=0)
         points = axes.scatter(amounts[~unknown], heights[~unknown], c=rank[~unknown], cmap="coolwarm", vmin=0, vmax=1, s=4, linewidths=0)
     axes.axvline(0, color="black", linewidth=0.8, zorder=0)
-    axes.set_yticks(range(len(names)), [f"{name}  {mean:.4f}" for name, mean in zip(names, shown["mean_absolute"], strict=True)])
+    axes.set_yticks(range(len(names)), [f"{name}  {mean:.4f}" for name, mean in zip(names, shown["size"], strict=True)])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(labelsize=8)
     axes.set_title("What features add to the log-odds", loc="left", fontsize=10)
-    rest = float(summary["mean_absolute"].tail(len(summary) - len(shown)).sum())
-    more = f"; the other {len(summary) - len(shown)} together {rest:.4f}" if len(summary) > len(shown) else ""
+    rest = float(sizes["size"].tail(len(sizes) - len(shown)).sum())
+    more = f"; the other {len(sizes) - len(shown)} together {rest:.4f}" if len(sizes) > len(shown) else ""
     axes.set_xlabel(
         f"contribution in log-odds; beside each name the mean size{more}\n"
         f"{len(drawn):,} of {len(contributions):,} rows drawn; what lies beyond the picture stands at its edge",
@@ -124,11 +126,11 @@ def dependence_png(contributions: pl.DataFrame, frame: pl.DataFrame, units: Mapp
     Takes the result of `shap_values`, the frame it was made of and the features' units (the contract's). The outermost 0.5 %
     of values at each end are left out of the picture, and unknown values, whose share and mean the title tells.
     """
-    shown = shap_summary(contributions, frame).filter(pl.col("mean_absolute") > 0).head(PANELS)
+    shown = _sizes(contributions).filter(pl.col("size") > 0).head(PANELS)
     names = shown["feature"].to_list()
     if not names:
         return _sentence("There are no contributions to show.")
-    values, drawn = values_beside(contributions, frame), _evenly(len(contributions))
+    values, drawn = values_beside(contributions.select("symbol", "session", *names), frame), _evenly(len(contributions))
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
     figure, panels = _figure(3.3 * columns, 2.7 * rows + 0.5, rows, columns, squeeze=False)
@@ -136,7 +138,7 @@ def dependence_png(contributions: pl.DataFrame, frame: pl.DataFrame, units: Mapp
     figure.supylabel("contribution, log-odds", fontsize=8.5)
     for axes in panels.flat[len(names) :]:
         axes.set_axis_off()
-    for axes, name, size in zip(panels.flat, names, shown["mean_absolute"], strict=False):
+    for axes, name, size in zip(panels.flat, names, shown["size"], strict=False):
         both = pl.DataFrame({"value": values[name], "amount": contributions[name]})
         known = both.drop_nulls("value")
         told = f"{name}, mean size {size:.4f}"
@@ -202,6 +204,14 @@ def rank_ic_png(sessions: pl.DataFrame, horizon: int, seed: int = 7) -> bytes:
     axes.set_xlabel(f"session; from the {MIN_SESSIONS}th on, dotted: where a fold begins", fontsize=8.5)
     figure.legend(*axes.get_legend_handles_labels(), fontsize=8.5, loc="outside lower center", ncols=4, frameon=False)
     return _png(figure)
+
+
+def _sizes(contributions: pl.DataFrame) -> pl.DataFrame:
+    """Mean size of each `feature`'s contributions, the largest first; nothing where there are no rows."""
+    names = features_of(contributions) if len(contributions) else []
+    sizes = contributions.select(pl.col(names).abs().mean()).row(0) if names else []
+    table = pl.DataFrame({"feature": names, "size": sizes}, schema={"feature": pl.String, "size": pl.Float64})
+    return table.sort(["size", "feature"], descending=[True, False])
 
 
 def _swarm(amounts: Floats, bounds: tuple[float, float]) -> Floats:
