@@ -1,4 +1,4 @@
-"""Which model version may score a session: a question to the ledger of promotions, not to an alias."""
+"""Which model version may score a session: a question to the ledger of decisions, not to an alias."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from quant_assets.schemas import PROMOTIONS
 from quant_assets.warehouse import Warehouse
 
 MODEL = "signal"
+FOREVER = datetime(9999, 12, 31)
+PROMOTED, REJECTED, ROLLED_BACK, DELETED = "promoted", "rejected", "rolled_back", "deleted"
 
 
 @dataclass(frozen=True)
 class Champion:
-    """One promoted version: what a night needs of its row in `signals.promotions`."""
+    """One version that a decision put in use: what a night needs of its row in `signals.promotions`."""
 
     model_version: str
     trained_until: datetime
@@ -34,27 +36,46 @@ class Champion:
         return None
 
 
-def champion_for(warehouse: Warehouse, horizon: int, close: datetime, as_of: datetime, view: str, definition_hash: str) -> Champion | None:
+def champion_for(
+    warehouse: Warehouse, horizon: int, close: datetime, as_of: datetime, view: str, definition_hash: str, label_threshold: float = 0.0
+) -> Champion | None:
     """The champion of the session which closes then, as `champions_for` tells it; None when there is none."""
-    return champions_for(warehouse, horizon, [close], as_of, view, definition_hash).get(close)
+    return champions_for(warehouse, horizon, [close], as_of, view, definition_hash, label_threshold).get(close)
+
+
+def champion_in_use(warehouse: Warehouse, horizon: int, view: str, definition_hash: str, label_threshold: float = 0.0) -> Champion | None:
+    """The champion of the sessions to come, after all that was decided; None when there is none."""
+    return champion_for(warehouse, horizon, FOREVER, FOREVER, view, definition_hash, label_threshold)
 
 
 def champions_for(
-    warehouse: Warehouse, horizon: int, closes: Collection[datetime], as_of: datetime, view: str, definition_hash: str
+    warehouse: Warehouse,
+    horizon: int,
+    closes: Collection[datetime],
+    as_of: datetime,
+    view: str,
+    definition_hash: str,
+    label_threshold: float = 0.0,
 ) -> dict[datetime, Champion]:
     """Per close, the champion of its session: a version trained on nothing known at or after it. Without one, no entry.
 
-    One trained on the view as it is defined now; only where there is none, one of another view or definition, which may
-    not score (`Champion.misfit`, and its contract refuses). Of these the last one promoted before the close; where there
-    is none (the first night trains its own), the first promoted after it. So training again on the same evening does not
-    change what was scored. Of versions promoted at one instant, the higher number came last.
+    What counts are the decisions `promoted` and `rolled_back` about versions that were not deleted afterwards, of a label's
+    horizon and threshold. One trained on the view as it is defined now; only where there is none, one of another view or
+    definition, which may not score (`Champion.misfit`, and its contract refuses). Of these the last one promoted before the
+    close; where there is none (the first night trains its own), the first promoted after it. So training again on the same
+    evening does not change what was scored. Of versions promoted at one instant, the higher number came last.
     """
     rows = warehouse.read(
         f"""
+        with decisions as (select * from {PROMOTIONS.full_name} where model = $model and promoted_at <= $as_of)
         select close_at, model_version, trained_until, feature_view, definition_hash, model_sha256,
             feature_view <> $view or definition_hash <> $definition_hash as misfit, promoted_at >= close_at as late, if(late, 1, -1) as way
-        from {PROMOTIONS.full_name} join (select distinct unnest($closes::timestamp[]) as close_at) on trained_until < close_at
-        where model = $model and horizon = $horizon and promoted_at <= $as_of
+        from decisions join (select distinct unnest($closes::timestamp[]) as close_at) on trained_until < close_at
+        where horizon = $horizon and label_threshold = $label_threshold and decision in ('{PROMOTED}', '{ROLLED_BACK}') and not exists (
+            select 1 from decisions as deletion
+            where deletion.decision = '{DELETED}' and deletion.model_version = decisions.model_version
+                and deletion.promoted_at > decisions.promoted_at
+        )
         qualify row_number() over (
             partition by close_at order by misfit, late, way * epoch_us(promoted_at), way * model_version::bigint
         ) = 1
@@ -62,6 +83,7 @@ def champions_for(
         {
             "model": MODEL,
             "horizon": horizon,
+            "label_threshold": label_threshold,
             "closes": list(closes),
             "as_of": as_of,
             "view": view,

@@ -12,7 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quant_assets.schemas import PROMOTIONS
-from quant_assets.signals.champions import MODEL, Champion, champion_for, champions_for
+from quant_assets.signals.champions import (
+    DELETED,
+    MODEL,
+    PROMOTED,
+    REJECTED,
+    ROLLED_BACK,
+    Champion,
+    champion_for,
+    champion_in_use,
+    champions_for,
+)
 from quant_assets.warehouse import Warehouse, append_ledger
 
 CLOSE = datetime(2024, 3, 5, 21)
@@ -32,9 +42,11 @@ def promote(
     model: str = MODEL,
     view: str = VIEW,
     definition: str = DEFINITION,
+    decision: str = PROMOTED,
+    label_threshold: float = 0.0,
 ) -> None:
     """One row of the ledger."""
-    write(warehouse, [(version, promoted_at, trained_until, horizon, model)], view, definition)
+    write(warehouse, [(version, promoted_at, trained_until, horizon, model)], view, definition, decision, label_threshold)
 
 
 def write(
@@ -42,13 +54,16 @@ def write(
     ledger: Sequence[tuple[int, datetime, datetime, int, str]],
     view: str = VIEW,
     definition: str = DEFINITION,
+    decision: str = PROMOTED,
+    label_threshold: float = 0.0,
     *,
     anew: bool = False,
 ) -> None:
     """Rows of the ledger; only what a champion is told by matters."""
     rows = [
         {
-            "model": model, "model_version": str(version), "promoted_at": promoted_at, "trained_until": trained_until, "horizon": horizon,
+            "model": model, "model_version": str(version), "promoted_at": promoted_at, "decision": decision, "decided_by": "the rule",
+            "reason": "better", "incumbent_version": None, "trained_until": trained_until, "horizon": horizon, "label_threshold": label_threshold,
             "feature_view": view, "definition_hash": definition, "fingerprint": f"fingerprint-{version}",
             "model_sha256": f"sha-{version}", "mlflow_run_id": "", "evidence": "{}", "run_id": "", "recorded_at": datetime(2024, 1, 1),
         }
@@ -141,6 +156,44 @@ class TestRegression:
         promote(warehouse, 2, EVENING, NOON)
         promote(warehouse, 3, EVENING + timedelta(hours=1), NOON, view=view, definition=definition)
         assert (champion(warehouse, CLOSE), champion(warehouse, NEXT_CLOSE)) == ("2", "2")
+
+    def test_a_challenger_turned_down_never_scores(self, warehouse: Warehouse) -> None:
+        promote(warehouse, 1, NOON - timedelta(days=2), NOON - timedelta(days=9))
+        promote(warehouse, 2, NOON - timedelta(days=1), NOON - timedelta(days=3), decision=REJECTED)
+        assert champion(warehouse, CLOSE) == "1"
+        promote(warehouse, 2, NOON, NOON - timedelta(days=3))
+        assert (champion(warehouse, NOON), champion(warehouse, CLOSE)) == ("1", "2")
+
+    def test_rolled_back_to_is_champion_from_then_on(self, warehouse: Warehouse) -> None:
+        promote(warehouse, 1, NOON - timedelta(days=3), NOON - timedelta(days=9))
+        promote(warehouse, 2, NOON - timedelta(days=2), NOON - timedelta(days=9))
+        promote(warehouse, 1, NOON - timedelta(days=1), NOON - timedelta(days=9), decision=ROLLED_BACK)
+        assert [champion(warehouse, NOON - timedelta(days=days)) for days in (2, 1, 0)] == ["1", "2", "1"]
+
+    def test_a_deleted_version_scores_nothing_from_the_instant_at_which_that_is_known(self, warehouse: Warehouse) -> None:
+        promote(warehouse, 1, NOON - timedelta(days=3), NOON - timedelta(days=9))
+        promote(warehouse, 2, NOON - timedelta(days=2), NOON - timedelta(days=9))
+        promote(warehouse, 2, NOON, NOON - timedelta(days=9), decision=DELETED)
+        assert champion(warehouse, CLOSE) == "1"
+        assert champion(warehouse, NOON - timedelta(days=1)) == "1"  # its file is gone, so it scores no past session either
+        assert champion(warehouse, NOON, as_of=NOON - timedelta(hours=1)) == "2"
+        promote(warehouse, 2, NOON + timedelta(hours=1), NOON - timedelta(days=9))
+        assert champion(warehouse, CLOSE) == "2"
+
+    def test_labels_of_another_threshold_have_a_champion_of_their_own(self, warehouse: Warehouse) -> None:
+        promote(warehouse, 1, NOON - timedelta(days=1), NOON - timedelta(days=9))
+        promote(warehouse, 2, NOON, NOON - timedelta(days=9), label_threshold=0.02)
+        assert champion(warehouse, CLOSE) == "1"
+        found = [champion_for(warehouse, 1, CLOSE, LATER, VIEW, DEFINITION, threshold) for threshold in (0.02, 0.03)]
+        assert [each and each.model_version for each in found] == ["2", None]
+
+    def test_in_use_is_what_the_last_decision_put_there(self, warehouse: Warehouse) -> None:
+        assert champion_in_use(warehouse, 1, VIEW, DEFINITION) is None
+        promote(warehouse, 1, NOON, NOON - timedelta(days=9))
+        promote(warehouse, 2, LATER, NOON - timedelta(days=9))
+        found = champion_in_use(warehouse, 1, VIEW, DEFINITION)
+        assert found is not None
+        assert found.model_version == "2"
 
     def test_the_ledger_decides_without_mlflow(self, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "mlflow", None)  # from here on importing it fails
