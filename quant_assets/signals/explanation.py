@@ -18,6 +18,8 @@ from quant_assets.signals.evaluation.bootstrap import block_length, paired_diffe
 CONTRIBUTIONS_SHOWN = 3
 """How many contributions stand beside each counter-example."""
 RESAMPLES = 500
+LEAST_SESSIONS = 30
+"""How many sessions of a fold features are exchanged in, whatever their rows: of fewer than 20 no error can be told."""
 UNUSED = "the model does not use it"
 SHARED = "the same for all symbols of a session, so that exchanging it among them shows nothing"
 
@@ -101,7 +103,8 @@ def permutation_importance(
     """What one test fold loses when a feature's values are exchanged at random among the symbols of each session.
 
     `test_frame` holds sessions that the model was not trained on: `symbol`, `session`, the features, `forward_return` and
-    the boolean `label`; of a large fold about `rows` rows are used (`sample_of`). Returns one row per feature, the largest
+    the boolean `label`; of a large fold about `rows` rows are used, and 30 sessions
+    at least (`sample_of`). Returns one row per feature, the largest
     loss first: `feature`, `rank_ic_loss` (what the Spearman correlation of probability and forward return falls by, mean
     over sessions; of equal probabilities it is 0), `log_loss_rise` (of the sessions' mean log loss, likewise), the standard
     error of each, `sessions`, `note`. The errors are those of the paired differences by session, from resampled blocks that
@@ -113,7 +116,8 @@ def permutation_importance(
     _require(test_frame, ("symbol", "session", *model.features, "forward_return", label))
     if unknown := test_frame.filter(pl.any_horizontal(pl.col("forward_return", label).is_null())).height:
         raise ValueError(f"The outcome of {unknown} of {len(test_frame)} rows is null; measure on rows whose outcome is known.")
-    frame = sample_of(test_frame, rows, seed)
+    least = math.ceil(LEAST_SESSIONS * len(test_frame) / max(1, test_frame["session"].n_unique()))
+    frame = sample_of(test_frame, max(rows, least), seed)
     kinds = frame.group_by("session").agg(pl.col(model.features).n_unique()).select(pl.col(model.features).max()).row(0, named=True)
     used = set(model.importance.filter((pl.col("gain") != 0) | (pl.col("splits") != 0))["feature"])
     notes = {name: UNUSED if name not in used else SHARED if (kinds[name] or 0) < 2 else None for name in model.features}

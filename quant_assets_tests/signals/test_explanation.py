@@ -171,6 +171,11 @@ class TestProperties:
         assert one.equals(other)
         assert not one.equals(permutation_importance(TRUTH, frame, "up", 5, seed=8))
 
+    def test_a_wide_fold_keeps_sessions_enough_for_an_error(self) -> None:
+        found = permutation_importance(TRUTH, world(4, rank_ic=0.1, symbols=40, sessions=60), "up", 1, seed=7, rows=100)
+        assert found["sessions"].unique().to_list() == [30]
+        assert found["rank_ic_loss_se"].null_count() == 0
+
     def test_too_few_sessions_have_no_error(self) -> None:
         found = permutation_importance(TRUTH, world(4, rank_ic=0.1, symbols=5, sessions=10), "up", 1, seed=7)
         assert found.filter(pl.col("note").is_null())["rank_ic_loss_se"].null_count() == 2
