@@ -60,32 +60,44 @@ def block_weights(n_sessions: int, block: int, resamples: int, seed: int) -> Flo
     return weights
 
 
-def intervals(values: Floats, resampled: Floats, n_blocks: float, *, level: float = 0.95) -> Floats:
+def scatter(n_sessions: int, block: int, horizon: int) -> float:
+    """Standard error of a mean over that of its resamples (1 or more), for values whose labels span `horizon` sessions.
+
+    Of the variance of a mean, b blocks show a share of (b - 1) / b, and of the covariance of sessions k apart one of 1 - k / block, since
+    blocks part neighbours; that covariance is taken as that of sums over `horizon` sessions, which share horizon - k.
+    Source: Künsch, Annals of Statistics 17 (1989), theorem 3.3; Davison and Hinkley, Bootstrap Methods and their Application (1997),
+    chapter 8.2.
+    """
+    lags = np.arange(1, min(horizon, block))
+    shown = (horizon + 2 * ((horizon - lags) * (1 - lags / block)).sum()) / horizon**2
+    return math.sqrt(1 / shown / (1 - block / n_sessions))
+
+
+def intervals(values: Floats, resampled: Floats, n_sessions: int, block: int, horizon: int, *, level: float = 0.95) -> Floats:
     """Two-sided intervals of scores (k) from their resampled values (k, resamples): shape (k, 2), the low and the high end.
 
-    They are the percentiles' distances from the value, widened for few blocks: the mean of b independent blocks has b / (b - 1) times the
-    variance of its resamples, and Student's t with b - 1 degrees of freedom in place of the normal (together 4 % at 50 blocks, 170 % at
-    3). `n_blocks` is sessions / block length. Not a number where a score, or more than 5 % of its resamples, cannot be computed.
-    Source: Davison and Hinkley, Bootstrap Methods and their Application (1997), chapters 5.2 and 8.2.
+    They are the percentiles' distances from the value, widened by `scatter` and by Student's t, with one degree of freedom less than there
+    are blocks, over the normal (together 4 % at 50 blocks without overlap, 170 % at 3). Not a number where a score, or more than 5 % of
+    its resamples, cannot be computed.
     """
     ordered = np.sort(np.where(np.isfinite(resampled), resampled, np.nan), axis=1)  # what cannot be computed comes last
     defined = np.isfinite(ordered).sum(axis=1)
     place = np.maximum(defined - 1, 0)[:, np.newaxis] * np.array([(1 - level) / 2, (1 + level) / 2])
     below, above = (np.take_along_axis(ordered, ends(place).astype(np.int64), axis=1) for ends in (np.floor, np.ceil))
     quantiles = below + (above - below) * (place % 1)
-    widened = _student(n_blocks - 1, level) * math.sqrt(n_blocks / (n_blocks - 1)) if n_blocks > 1 else np.nan
+    widened = scatter(n_sessions, block, horizon) * _student(n_sessions / block - 1, level)
     known = np.isfinite(values) & (defined >= _MIN_DEFINED * resampled.shape[1])
     found: Floats = np.where(known[:, np.newaxis], values[:, np.newaxis] + widened * (quantiles - values[:, np.newaxis]), np.nan)
     return found
 
 
 def paired_difference(
-    a: pl.Series | Floats, b: pl.Series | Floats, block: int, resamples: int = 2000, seed: int = 7, *, level: float = 0.95
+    a: pl.Series | Floats, b: pl.Series | Floats, block: int, resamples: int = 2000, seed: int = 7, *, horizon: int = 1, level: float = 0.95
 ) -> Difference:
     """Mean of a - b over sessions, its two-sided interval and standard error, by blocks of `block` sessions (at most a third).
 
     `a` and `b` are series over the same sessions in the same order; a session that lacks either is left out. A one-sided 99 % bound is
-    an end of the two-sided interval of `level` 0.98. Below 20 sessions only the mean is known; without any, nothing.
+    an end of the two-sided interval of `level` 0.98. `horizon` is that of the labels that the series were scored on. Below 20 sessions only the mean is known; without any, nothing.
     Raises `ValueError` for series of different length.
     """
     if len(a) != len(b):
@@ -97,9 +109,9 @@ def paired_difference(
         return Difference(float(difference.mean()) if n else None, None, None, None)
     block = min(block, n // 3)
     resampled = block_weights(n, block, resamples, seed) @ difference / n
-    mean, blocks = difference.mean(), n / block
-    ((low, high),) = intervals(np.array([mean]), resampled[np.newaxis], blocks, level=level).tolist()
-    return Difference(float(mean), low, high, float(resampled.std() * math.sqrt(blocks / (blocks - 1))))
+    mean = float(difference.mean())
+    ((low, high),) = intervals(np.array([mean]), resampled[np.newaxis], n, block, horizon, level=level).tolist()
+    return Difference(mean, low, high, float(resampled.std()) * scatter(n, block, horizon))
 
 
 def _student(degrees: float, level: float) -> float:

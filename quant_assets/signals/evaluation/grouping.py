@@ -189,7 +189,7 @@ def grid_scores(made: Panel, grid: Grid, ranked: list[dict[str, Floats]]) -> Ite
                 ics = values["rank_ic"][units]
                 t = newey_west_t(ics[np.isfinite(ics)], 2 * (made.horizon - 1))
                 exact["rank_ic_t"] = np.nan if t is None else t
-            scores |= _scores(column, units, table, exact, resampled, len(units) / block_length(len(units), made.horizon))
+            scores |= _scores(column, units, table, exact, resampled, made.horizon)
             at = to
         yield kind, member, scores
 
@@ -239,15 +239,18 @@ def _scores_of(sums: Floats, shapes: dict[str, tuple[int, ...]]) -> dict[str, Fl
 
 
 def _scores(
-    column: Column, units: Ints, table: dict[str, Floats], exact: dict[str, float], resampled: dict[str, Floats], blocks: float
+    column: Column, units: Ints, table: dict[str, Floats], exact: dict[str, float], resampled: dict[str, Floats], horizon: int
 ) -> dict[tuple[str, str], Score]:
     """A predictor's scores with their intervals; those that rest on too few sessions have none."""
     metrics = column.predictor.metrics
     rows = int(table["rows"][units].sum())
     sessions = [int((table[_COUNTS.get(metric, "rows")][units] > 0).sum()) for metric in metrics]
-    resamples = max((len(values) for values in resampled.values()), default=0)
-    spread = np.array([resampled.get(metric, np.full(resamples, np.nan)) for metric in metrics])
-    ends = intervals(np.array([exact[metric] for metric in metrics]), spread, blocks) if resamples else np.full((len(metrics), 2), np.nan)
+    ends = np.full((len(metrics), 2), np.nan)
+    if resampled:
+        unknown = np.full_like(next(iter(resampled.values())), np.nan)  # rank_ic_t has no resamples
+        spread = np.array([resampled.get(metric, unknown) for metric in metrics])
+        block = block_length(len(units), horizon)
+        ends = intervals(np.array([exact[metric] for metric in metrics]), spread, len(units), block, horizon)
     scores = {}
     for metric, n, (low, high) in zip(metrics, sessions, ends.tolist(), strict=True):
         least, most = _RANGES.get(metric, (-np.inf, np.inf))

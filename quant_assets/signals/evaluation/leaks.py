@@ -27,7 +27,7 @@ def leak_report(sessions: pl.DataFrame, horizon: int, *, limit: float = 0.20, re
         raise ValueError(f"{len(known)} sessions have a rank IC; a leak can be told from luck with {MIN_SESSIONS} or more.")
     ic = known["rank_ic"]
     rival = known["oracle_rank_ic"] if with_oracle else pl.zeros(len(known), eager=True)
-    excess = paired_difference(ic, rival, block_length(len(known), horizon), resamples, seed, level=0.98)
+    excess = paired_difference(ic, rival, block_length(len(known), horizon), resamples, seed, horizon=horizon, level=0.98)
     mean, low, error = excess.mean, excess.low, excess.standard_error
     if mean is None or low is None or error is None:
         return []
