@@ -57,7 +57,9 @@ def from_body(body: str, threads: int) -> AverageOfModels:
         raise unreadable("average", error) from None
     if len({member.features for member in members}) != 1:
         raise QuantAssetsError("The members of this average do not read the same features; train the model again.")
-    return AverageOfModels(members[0].features, max(member.rounds for member in members), body, threads)
+    model = AverageOfModels(members[0].features, max(member.rounds for member in members), body, threads)
+    vars(model)["members"] = members  # read once
+    return model
 
 
 def _members(body: str, threads: int) -> tuple[Fitted, ...]:

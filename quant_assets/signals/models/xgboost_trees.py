@@ -82,8 +82,9 @@ def fit(train: Samples, validation: Samples | None, features: Sequence[str], con
         for rows in (train, validation)
         if rows is not None
     ]
+    start = float(np.average(train.up, weights=train.weight))  # versions differ in how they would estimate it
     model = xgboost.train(
-        parameters(config, len(train.up), seed),
+        parameters(config, len(train.up), seed) | {"base_score": start},
         data,
         config.rounds,
         evals=[(rows, "validation") for rows in watched],
