@@ -19,7 +19,7 @@ from quant_assets.feature_store.views import definition_hash
 from quant_assets.schemas import PROMOTIONS
 from quant_assets.settings import Settings
 from quant_assets.signals.champions import DELETED, MODEL, PROMOTED, ROLLED_BACK, Champion, champion_in_use
-from quant_assets.signals.local_copies import local_copy
+from quant_assets.signals.local_copies import local_copy, model_card_path
 from quant_assets.signals.tracking import MODEL_CARD, Registered, Registry
 from quant_assets.warehouse import Warehouse
 
@@ -113,7 +113,7 @@ def show_version(desk: ModelDesk, version: str) -> tuple[str | None, pl.DataFram
     known = desk.registered().get(version)
     if known is None and ledger.is_empty():
         raise _unknown(version)
-    path = card_path(desk.settings.models_path, version)
+    path = model_card_path(desk.settings.models_path, version)
     if path.exists():
         return path.read_text(encoding="utf-8"), ledger
     return desk.registry.file(known.run_id, MODEL_CARD) if desk.registry and known else None, ledger
@@ -148,11 +148,6 @@ def facts_of(desk: ModelDesk, version: str) -> dict[str, Any]:
     if version not in registered:
         raise _unknown(version)
     return _tagged(registered[version])
-
-
-def card_path(models_path: Path, version: str) -> Path:
-    """Where a version's model card lies, beside its local copy."""
-    return local_copy(models_path, version).with_suffix(".md")
 
 
 def _tagged(known: Registered) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from quant_assets.errors import ConfigurationError, QuantAssetsError
 from quant_assets.feature_store.views import definition_hash
 from quant_assets.schemas import PROMOTIONS
 from quant_assets.signals.champions import DELETED, MODEL, PROMOTED, ROLLED_BACK, Champion
-from quant_assets.signals.local_copies import load_local_copy, local_copy, save_local_copy
-from quant_assets.signals.model_desk import DecisionRefused, ModelDesk, card_path, champions_in_order, copy_state, facts_of, last_decision
+from quant_assets.signals.local_copies import load_local_copy, local_copy, model_card_path, save_local_copy
+from quant_assets.signals.model_desk import DecisionRefused, ModelDesk, champions_in_order, copy_state, facts_of, last_decision
 from quant_assets.signals.tracking import CHAMPION
 from quant_assets.warehouse import append_ledger, scalar
 
@@ -129,7 +129,7 @@ def delete(desk: ModelDesk, version: str, reason: str, by: str, instant: datetim
         written = True
     if desk.registry.delete_version(version):
         done.append("It was removed from the registry.")
-    for path in (local_copy(desk.settings.models_path, version), card_path(desk.settings.models_path, version)):
+    for path in (local_copy(desk.settings.models_path, version), model_card_path(desk.settings.models_path, version)):
         if path.exists():
             path.unlink()
             done.append(f"{path} was removed.")

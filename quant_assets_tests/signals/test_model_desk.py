@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quant_assets.signals.champions import DELETED, PROMOTED, REJECTED, ROLLED_BACK
-from quant_assets.signals.local_copies import local_copy
-from quant_assets.signals.model_desk import DecisionRefused, ModelDesk, card_path, champions_in_order, facts_of, list_versions, show_version
+from quant_assets.signals.local_copies import local_copy, model_card_path
+from quant_assets.signals.model_desk import DecisionRefused, ModelDesk, champions_in_order, facts_of, list_versions, show_version
 from quant_assets_tests.signals import trained as shelf
 from quant_assets_tests.signals.trained import CONTRACT, FIRST_DECISION, decide, trained
 
@@ -61,7 +61,7 @@ class TestRegression:
     def test_the_card_lies_here_or_in_mlflow(self, desk: ModelDesk) -> None:
         card, decisions = show_version(desk, "2")
         assert (card, decisions["decision"].to_list()) == ("# Version 2, here", [PROMOTED])
-        card_path(desk.settings.models_path, "2").unlink()
+        model_card_path(desk.settings.models_path, "2").unlink()
         assert show_version(desk, "2")[0] == "# Version 2"
         assert show_version(replace(desk, registry=None), "2")[0] is None
         with pytest.raises(DecisionRefused, match="There is no model version '9'"):

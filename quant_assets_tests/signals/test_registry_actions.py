@@ -12,8 +12,8 @@ import pytest
 from quant_assets.errors import ConfigurationError, QuantAssetsError
 from quant_assets.feature_store.contract import FeatureContract
 from quant_assets.signals.champions import DELETED, PROMOTED, REJECTED, ROLLED_BACK
-from quant_assets.signals.local_copies import local_copy, save_local_copy
-from quant_assets.signals.model_desk import DecisionRefused, ModelDesk, card_path, champions_in_order
+from quant_assets.signals.local_copies import local_copy, model_card_path, save_local_copy
+from quant_assets.signals.model_desk import DecisionRefused, ModelDesk, champions_in_order
 from quant_assets.signals.registry_actions import Outcome, delete, promote, rollback, sync_champion
 from quant_assets.signals.tracking import Registry
 from quant_assets_tests.signals import trained as shelf
@@ -211,7 +211,7 @@ class TestDelete:
         assert outcome.written
         assert len(outcome.done) == 4
         assert not local_copy(desk.settings.models_path, "1").exists()
-        assert not card_path(desk.settings.models_path, "1").exists()
+        assert not model_card_path(desk.settings.models_path, "1").exists()
         assert list(desk.registered()) == ["2", "3"]
         assert desk.decisions().filter(model_version="1")["decision"].to_list() == [PROMOTED, DELETED]
         assert (champion(desk), alias(desk)) == ("3", ["3"])

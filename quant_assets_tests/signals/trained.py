@@ -22,9 +22,9 @@ from quant_assets.settings import Settings, load_settings
 from quant_assets.signals.calibration import Calibration
 from quant_assets.signals.champions import MODEL, PROMOTED
 from quant_assets.signals.evaluation import Evaluation
-from quant_assets.signals.local_copies import save_local_copy
+from quant_assets.signals.local_copies import model_card_path, save_local_copy
 from quant_assets.signals.mlflow_store import initialise
-from quant_assets.signals.model_desk import ModelDesk, card_path
+from quant_assets.signals.model_desk import ModelDesk
 from quant_assets.signals.models import estimator
 from quant_assets.signals.models.config import ModelConfig
 from quant_assets.signals.signal_model import SignalModel
@@ -141,7 +141,7 @@ def shelf() -> Path:
         result = trained(str(number) * 64, rank_ic=0.125 * number)
         version = registry.log_training(result, CONTRACT, "training", "signals/model", artifacts={MODEL_CARD: f"# Version {number}"})
         sha256 = save_local_copy(settings.models_path, version.version, result.model, CONTRACT)
-        card_path(settings.models_path, version.version).write_text(f"# Version {number}, here")
+        model_card_path(settings.models_path, version.version).write_text(f"# Version {number}, here")
         decide(settings, version.version, FIRST_DECISION + timedelta(days=number), result=result, sha256=sha256)
         registry.set_decision(version.version, PROMOTED, {"reason": "a gain in both"})
     return home
