@@ -194,6 +194,27 @@ class TestRegression:
         assert not result.scores["value"].is_nan().any()
         assert not result.scores["low"].is_nan().any()
 
+    def test_a_sector_is_a_market_of_its_own(self) -> None:
+        """Ranks, tranches and their predecessors come from the sector alone; t allows for labels of 5 sessions, twice 4 lags."""
+        rows = panel(horizon=5)
+        found = evaluate(rows, horizon=5)
+        of_order = ("auc", "rank_ic", "rank_ic_t", "icir", "spread_gross", "spread_net", "turnover")
+        for sector in ("banks", "energy", "food"):
+            alone, inside = evaluate(rows.filter(sector=sector), horizon=5), values(found, "model", "sector", sector)
+            assert [inside[name] for name in of_order] == pytest.approx([alone.summary[name] for name in of_order])
+            assert found.scores.filter(member=sector, predictor="model", metric="turnover")["sessions"].item() == 85
+            assert inside["rank_ic_t"] == pytest.approx(newey_west_t(alone.sessions["rank_ic"].drop_nulls().to_numpy(), 8))
+
+    def test_a_rival_that_never_answers_is_null(self, rows: pl.DataFrame, result: Evaluation) -> None:
+        silent = {"heuristic_probability": None, "previous_up": None, "sector": None}
+        found = evaluate(rows.with_columns(pl.lit(value).alias(name) for name, value in silent.items()), horizon=1)
+        for predictor in ("heuristic", "previous_sign"):
+            scores = found.scores.filter(predictor=predictor)
+            assert scores["value"].null_count() == len(scores)
+            assert (scores["rows"] == 0).all()
+        assert set(found.scores["group"]) == {"all", "fold", "year", "regime"}
+        assert values(found, "model") == values(result, "model")
+
     def test_fees_come_off_the_spread(self, rows: pl.DataFrame, result: Evaluation) -> None:
         free, dear = (evaluate(rows, horizon=1, fee_bps=fee, resamples=20).summary for fee in (0, 10))
         paid = 4 * result.summary["turnover"] * 10 / 10_000
