@@ -255,7 +255,8 @@ def _scores(
     for metric, n, (low, high) in zip(metrics, sessions, ends.tolist(), strict=True):
         least, most = _RANGES.get(metric, (-np.inf, np.inf))
         known = n >= MIN_SESSIONS and np.isfinite(low)
-        bounds = (max(low, least), min(high, most)) if known else (None, None)
+        reached = max(high, exact[metric]) if metric == "ece" else high
+        bounds = (max(low, least), min(reached, most)) if known else (None, None)
         value = exact[metric] if np.isfinite(exact[metric]) else None
         scores[column.predictor.name, metric] = Score(value, bounds[0], bounds[1], rows, sessions=n)
     return scores

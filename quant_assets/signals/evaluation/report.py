@@ -70,8 +70,8 @@ def evaluate(predictions: pl.DataFrame, horizon: int, *, fee_bps: float = 5.0, s
     in basis points. The metrics are defined in `classification` and `ranking`; tenths are cut once, over all rows.
 
     Intervals come from `resamples` circular block resamples of a group's sessions; null below 20 sessions, and for `rank_ic_t`, which
-    says itself how sure the rank IC is. That of `ece` is reflected: binned errors are biased upwards, their resamples twice so, and the
-    interval may lie below the value (basic bootstrap; Davison and Hinkley 1997, chapter 5.2). Raises `ValueError` for a missing
+    says itself how sure the rank IC is. That of `ece` is reflected and reaches to the value at least: binned errors are biased
+    upwards and their resamples twice so (basic bootstrap; Davison and Hinkley 1997, chapter 5.2). Raises `ValueError` for a missing
     column, an outcome or a prediction that is unknown, a repeated symbol and session, a session of two folds, or no rows.
     """
     rows = _checked(predictions, horizon)

@@ -142,6 +142,16 @@ class TestRegression:
             gaps = ((part["probability"] - part["up_share"]).abs() * part["rows"]).sum() / len(rows)
             assert values(result, predictor)["ece"] == pytest.approx(gaps)
 
+    def test_calibrated_probabilities_may_have_no_error(self) -> None:
+        """Ups drawn from the very probabilities: the error seen is chance alone, and its interval says so where resamples would not."""
+        rng = np.random.default_rng(1)
+        for seed in range(3):
+            rows = panel(seed, sessions=150)
+            drawn = rows.with_columns(up=pl.Series(rng.random(len(rows)) < rows["uncalibrated_probability"].to_numpy()))
+            error = evaluate(drawn, horizon=1).scores.filter(group="all", predictor="uncalibrated", metric="ece").row(0, named=True)
+            assert 0.005 < error["value"] <= error["high"] < 0.05
+            assert error["low"] < 0.004
+
     def test_sessions_carry_what_is_compared(self, rows: pl.DataFrame, result: Evaluation) -> None:
         sessions = result.sessions
         assert sessions["session"].is_sorted()
@@ -266,10 +276,8 @@ class TestProperties:
     def test_intervals_hold_their_values_and_stay_in_range(self, seed: int, horizon: int) -> None:
         found = evaluate(panel(seed, sessions=120, horizon=horizon), horizon, resamples=200).scores
         sure = found.drop_nulls("low")
-        # A binned error is biased upwards, and its interval corrects that: it may lie below.
         assert (sure["high"] >= sure["low"]).all()
-        inside = sure.filter(pl.col("metric") != "ece")
-        assert inside.select(pl.col("value").is_between(pl.col("low") - 1e-12, pl.col("high") + 1e-12).all()).item()
+        assert sure.select(pl.col("value").is_between(pl.col("low") - 1e-12, pl.col("high") + 1e-12).all()).item()
         shares = sure.filter(pl.col("metric").is_in(["auc", "accuracy", "precision", "recall", "f1", "ece", "brier", "turnover"]))
         assert shares["low"].min() >= 0
         assert shares["high"].max() <= 1
