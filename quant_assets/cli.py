@@ -23,6 +23,7 @@ from quant_assets.data_quality.quality_commands import quality
 from quant_assets.data_quality.quarantine_commands import quarantine
 from quant_assets.errors import ConfigurationError, QuantAssetsError
 from quant_assets.settings import Settings, load_settings
+from quant_assets.signals.registry.commands import model
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -86,27 +87,37 @@ def run(as_of: str | None, first: str | None, last: str | None, select: str | No
     sys.exit(0 if succeeded else STAGE_FAILED)
 
 
-@main.group()
-def model() -> None:
-    """The signal models."""
-
-
 @model.command()
 @click.option("--as-of", "as_of", metavar="DATE", help="Train as of the evening of this date, or this instant (UTC).")
-def train(as_of: str | None) -> None:
-    """Train, evaluate and register the signal model; the same data and settings give the registered version again."""
+@click.option("--symbols", metavar="A,B,C", help="Train on these symbols; the universe without it.")
+@click.option("--family", "model_family", help="lightgbm, catboost, logistic, xgboost, average or small (QUANT_MODEL_FAMILY).")
+@click.option("--look-back", "look_back_sessions", type=int, help="Sessions of history to train on, 0 for all (QUANT_LOOK_BACK_SESSIONS).")
+@click.option("--rounds", "model_rounds", type=int, help="Boosting rounds at most (QUANT_MODEL_ROUNDS).")
+@click.option("--threshold", "label_threshold", type=float, help="The return to be exceeded, 0.02 for 2 % (QUANT_LABEL_THRESHOLD).")
+@click.option("--test-sessions", type=int, help="Last sessions to test on, 0 for all that can be (QUANT_TEST_SESSIONS).")
+@click.option("--tuning-trials", type=int, help="Trials of the study that tunes on the first training (QUANT_TUNING_TRIALS).")
+def train(as_of: str | None, symbols: str | None, **asked: str | float | None) -> None:
+    """Train, evaluate, register and decide; the same data and settings give the registered version again."""
+    options: dict[str, object] = {name: value for name, value in asked.items() if value is not None}
+    if symbols:
+        options["symbols"] = [symbol.strip() for symbol in symbols.split(",") if symbol.strip()]
+    import dagster as dg
+
     with exit_codes():
         settings = load_settings()
+        settings.overridden(**asked)
         plan = make_plan(settings, as_of, None, None)
-        result = execute_job(settings, "retrain", plan)
+        result = execute_job(settings, "retrain", plan, config={"ops": {"signals_model": {"config": options}}})
         if not result.success:
             raise QuantAssetsError(f"Training failed: {failure_text(result)}")
         for event in result.all_events:
             if event.is_step_materialization and event.asset_key and event.asset_key.path[-1] == "model":
                 for name, value in event.materialization.metadata.items():
-                    click.echo(f"{name}: {value.value}")
+                    if isinstance(value.value, str | int | float) and not isinstance(value, dg.MarkdownMetadataValue):
+                        click.echo(f"{name}: {value.value}")
 
 
+main.add_command(model)
 main.add_command(quarantine)
 main.add_command(quality)
 
@@ -208,7 +219,12 @@ def run_nightly(settings: Settings, plan: Plan, select: str | None, started: flo
 
 
 def execute_job(
-    settings: Settings, name: str, plan: Plan, select: str | None = None, progress: Progress | None = None
+    settings: Settings,
+    name: str,
+    plan: Plan,
+    select: str | None = None,
+    progress: Progress | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> dg.ExecuteInProcessResult:
     """Run a job in this process on the instance under HOME; a failing step is in the result, not raised."""
     import dagster as dg
@@ -243,7 +259,13 @@ def execute_job(
         if progress is not None:
             instance.add_event_listener(run_id, _listener(progress))
         return job.execute_in_process(
-            instance=instance, run_id=run_id, tags=tags, run_config=QUIET, raise_on_error=False, asset_selection=selection, **partition
+            instance=instance,
+            run_id=run_id,
+            tags=tags,
+            run_config={**QUIET, **(config or {})},
+            raise_on_error=False,
+            asset_selection=selection,
+            **partition,
         )
 
 

@@ -23,6 +23,8 @@ from quant_assets.publishing import sensors
 from quant_assets.resources import DeskResource, WarehouseResource
 from quant_assets.settings import load_settings
 from quant_assets.signals import assets as signals
+from quant_assets.signals.registry import assets as model_registry
+from quant_assets.signals.sensors import ask_for_retraining
 
 SETTINGS = load_settings()
 SETTINGS.export()
@@ -82,6 +84,7 @@ defs = dg.Definitions(
         feature_store.drift,
         signals.signals_model,
         signals.daily_signals,
+        signals.scorecard,
         publishing.outbox,
         publishing.SIGNALS_COLLECTION,
         publishing.ANOMALIES_COLLECTION,
@@ -92,8 +95,8 @@ defs = dg.Definitions(
         feature_store_checks.no_lookahead,
         feature_store_checks.feature_drift,
     ],
-    jobs=[nightly, retrain, review],
+    jobs=[nightly, retrain, review, *model_registry.JOBS],
     schedules=[nightly_after_close],
-    sensors=[sensors.publish_documents, sensors.send_alerts],
+    sensors=[ask_for_retraining, sensors.publish_documents, sensors.send_alerts],
     resources={"warehouse": WarehouseResource(database=str(SETTINGS.warehouse_path)), "desk": DeskResource()},
 )

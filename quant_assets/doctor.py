@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from quant_assets.clock import calendar_of, utc_now
 from quant_assets.errors import QuantAssetsError
+from quant_assets.feature_store.views import definition_hash
 from quant_assets.home import require_writable
 from quant_assets.market_data.alpha_vantage.source import NAME as ALPHA_VANTAGE
 from quant_assets.market_data.alpha_vantage.source import AlphaVantageSource
@@ -19,6 +20,7 @@ from quant_assets.publishing.document_store import DocumentStore
 from quant_assets.publishing.embedded_store import address
 from quant_assets.publishing.webhook import Webhook
 from quant_assets.settings import Settings
+from quant_assets.signals.champions import champion_in_use
 from quant_assets.warehouse import Warehouse
 
 LEAST_FREE_BYTES = 2 * 1024**3
@@ -107,13 +109,14 @@ def _warehouse(settings: Settings) -> str:
 def _models(settings: Settings) -> str:
     if not settings.warehouse_path.exists():
         return "the first run trains one"
-    champion = Warehouse(settings.warehouse_path, settings.source, lock_timeout_seconds=LOCK_SECONDS).read(
-        "select model_version, trained_until from signals.promotions order by promoted_at desc, recorded_at desc limit 1"
-    )
-    if champion.is_empty():
-        return "no champion yet: the next run trains one"
-    version, trained_until = champion.row(0)
-    return f"champion is version {version}, trained on what was known until {trained_until} UTC"
+    warehouse = Warehouse(settings.warehouse_path, settings.source, lock_timeout_seconds=LOCK_SECONDS)
+    view = settings.feature_view
+    champion = champion_in_use(warehouse, settings.horizon, view, definition_hash(view), settings.label_threshold)
+    if champion is None:
+        return "no champion: the heuristic scores until a training brings evidence; see `quant-assets model list`"
+    misfit = champion.misfit(view, definition_hash(view))
+    told = f"champion is version {champion.model_version}, trained on what was known until {champion.trained_until} UTC"
+    return f"{told}; it may not score: {misfit}" if misfit else told
 
 
 def _mlflow(settings: Settings) -> str:

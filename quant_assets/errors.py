@@ -16,6 +16,7 @@ QuantAssetsError
 ├── ContractError        a model was offered other features than it was trained on
 ├── TooFewSessions       the history is too short for a walk-forward
 ├── TrainingFailed       the process that trains ended badly
+├── DecisionRefused      a decision about a model version cannot stand: it is unknown, unfit, or in use
 ├── ModelUnusable        a model's local copy is missing, or is not the file that was promoted
 ├── OutboxError          a file of the outbox is missing, or is not what its name says
 ├── DocumentStoreError   the document store refused

@@ -88,6 +88,39 @@ MIGRATIONS: tuple[Migration, ...] = (
             for name in ("bars", "actions", "findings", "reviews", "scopes")
         ),
     ),
+    Migration(
+        5,
+        "decisions about models; thresholds of labels; calibrations of the heuristic; what came of signals",
+        """
+        alter table signals.predictions add column uncalibrated_probability double;
+        create table signals.heuristic_calibrations (
+            horizon integer not null, label_threshold double not null, valid_from date not null, known_at timestamp not null,
+            intercept double not null, slope double not null, rows bigint not null, run_id varchar not null, recorded_at timestamp not null
+        );
+        create table signals.scorecard (
+            mode varchar not null, horizon integer not null, symbol varchar not null, session date not null,
+            signal_known_at timestamp not null, label_threshold double not null, probability double not null,
+            recommendation varchar not null, scorer varchar not null, model_version varchar, forward_return double not null,
+            up boolean not null, known_at timestamp not null, run_id varchar not null, recorded_at timestamp not null
+        );
+        alter table signals.promotions add column incumbent_version varchar;
+        alter table signals.daily_signals add column centre double;
+        alter table signals.daily_signals add column regime varchar;
+        alter table signals.daily_signals add column confidence double;
+        update signals.daily_signals set confidence = abs(2 * probability - 1);
+        alter table signals.daily_signals alter column confidence set not null;
+        """
+        + "".join(
+            f"alter table signals.{table} add column {column} default {value}; alter table signals.{table} alter column {column.split()[0]} set not null;"
+            for table, column, value in (
+                ("promotions", "decision varchar", "'promoted'"),
+                ("promotions", "decided_by varchar", "'the rule of the time'"),
+                ("promotions", "reason varchar", "'trained'"),
+                ("promotions", "label_threshold double", "0.0"),
+                ("daily_signals", "label_threshold double", "0.0"),
+            )
+        ),
+    ),
 )
 
 _TYPES = {

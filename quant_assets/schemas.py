@@ -415,7 +415,8 @@ PREDICTIONS = Table(
         SYMBOL,
         SESSION,
         Column("fold", pl.Int32, "Number of the fold, from 0"),
-        Column("probability", pl.Float64, "That the return over the horizon is positive", "0 to 1"),
+        Column("probability", pl.Float64, "That the return over the horizon exceeds the label's threshold, calibrated", "0 to 1"),
+        Column("uncalibrated_probability", pl.Float64, "The same before calibration; null before it was kept", "0 to 1", nullable=True),
         Column("trained_until", INSTANT, "The fold's model used nothing known after this", "UTC"),
         _known_at("As-of instant of the training that made it"),
         _recorded_at(),
@@ -424,14 +425,19 @@ PREDICTIONS = Table(
 )  # fmt: skip
 
 PROMOTIONS = Table(
-    "signals", "promotions", Kind.LEDGER, "one model version that became champion", ("model", "model_version", "promoted_at"), "promoted_at",
-    "Which version was champion when, and on what evidence.",
+    "signals", "promotions", Kind.LEDGER, "one decision about one model version", ("model", "model_version", "promoted_at"), "promoted_at",
+    "Which version was champion when, which challenger was turned down, and on what evidence.",
     (
         Column("model", pl.String, "Registered model"),
         Column("model_version", pl.String, "Version in the registry"),
-        Column("promoted_at", INSTANT, "From when it was champion: the training's as-of", "UTC"),
+        Column("promoted_at", INSTANT, "From when the decision holds: the training's as-of, or when a person decided", "UTC"),
+        Column("decision", pl.String, "promoted, rejected, rolled_back (made champion again) or deleted"),
+        Column("decided_by", pl.String, "The rule, or the person"),
+        Column("reason", pl.String, "Why, in words"),
+        Column("incumbent_version", pl.String, "Champion that it was held against; null: no skill at all", nullable=True),
         Column("trained_until", INSTANT, "It used nothing known after this", "UTC"),
         Column("horizon", pl.Int32, "How far its label looks", "sessions"),
+        Column("label_threshold", pl.Float64, "Its label is true where the forward return exceeds this", "fraction"),
         Column("feature_view", pl.String, "View it was trained on"),
         Column("definition_hash", pl.String, "Hash of the view's definition"),
         Column("fingerprint", pl.String, "Hash of training frame, configuration and code"),
@@ -447,17 +453,21 @@ PROMOTIONS = Table(
 DAILY_SIGNALS = Table(
     "signals", "daily_signals", Kind.VERSIONS, "one version of one symbol's signal for one session and horizon",
     ("symbol", "session", "horizon", "known_at"), "known_at",
-    "The night's result: the probability that a symbol's return over the horizon is positive, and why.",
+    "The night's result: the probability that a symbol's return over the horizon exceeds the label's threshold, and why.",
     (
         SYMBOL,
         SESSION,
         Column("horizon", pl.Int32, "How far it looks", "sessions"),
         _known_at(),
-        Column("probability", pl.Float64, "That the return over the horizon is positive", "0 to 1"),
+        Column("label_threshold", pl.Float64, "The return that is to be exceeded", "fraction"),
+        Column("probability", pl.Float64, "That the return over the horizon exceeds the threshold, calibrated", "0 to 1"),
+        Column("confidence", pl.Float64, "How far the probability is from a coin's: |2p - 1|", "0 to 1"),
         Column("recommendation", pl.String, "strong_buy, buy, hold, sell or strong_sell"),
         Column("scorer", pl.String, "model or heuristic"),
         Column("model_version", pl.String, "Version that scored; null for the heuristic", nullable=True),
         Column("contributions", pl.String, "JSON list of {feature, value, contribution}, largest first", nullable=True),
+        Column("centre", pl.Float64, "Mean log-odds of the symbols scored with it, which its own is held against; null: none is", "log-odds", nullable=True),
+        Column("regime", pl.String, "Regime known at the time; null before there is one", nullable=True),
         Column("feature_view", pl.String, "View the features came from"),
         Column("definition_hash", pl.String, "Hash of the view's definition"),
         Column("mode", pl.String, "live or replayed"),
@@ -467,6 +477,48 @@ DAILY_SIGNALS = Table(
         _recorded_at(),
     ),
     ignored=("batch_id", "run_id", "recorded_at"),
+)  # fmt: skip
+
+HEURISTIC_CALIBRATIONS = Table(
+    "signals", "heuristic_calibrations", Kind.VERSIONS, "one calibration of the heuristic for one month",
+    ("horizon", "label_threshold", "valid_from", "known_at"), "known_at",
+    "How the heuristic's rules became probabilities in a month in which it scored, from outcomes known before its first close.",
+    (
+        Column("horizon", pl.Int32, "How far the label looks", "sessions"),
+        Column("label_threshold", pl.Float64, "The return that is to be exceeded", "fraction"),
+        Column("valid_from", pl.Date, "First session of the month"),
+        _known_at("As-of instant of the night that made it"),
+        Column("intercept", pl.Float64, "Log-odds where the rules are silent", "log-odds"),
+        Column("slope", pl.Float64, "Log-odds per unit of the rules' sum"),
+        Column("rows", pl.Int64, "Outcomes that it was fitted on; 0: the rules are taken as written", "rows"),
+        RUN_ID,
+        _recorded_at(),
+    ),
+    ignored=("run_id", "recorded_at"),
+)  # fmt: skip
+
+SIGNAL_SCORECARD = Table(
+    "signals", "scorecard", Kind.CURRENT, "one signal beside what came of it, live and replayed apart", ("mode", "horizon", "symbol", "session"),
+    "known_at",
+    "What signals said before the outcome, and the outcome: live performance as a table.",
+    (
+        Column("mode", pl.String, "live or replayed; never mix the two"),
+        Column("horizon", pl.Int32, "How far it looked", "sessions"),
+        SYMBOL,
+        SESSION,
+        Column("signal_known_at", INSTANT, "Version of the signal: of live ones the last known before the next close", "UTC"),
+        Column("label_threshold", pl.Float64, "The return that was to be exceeded", "fraction"),
+        Column("probability", pl.Float64, "What it said", "0 to 1"),
+        Column("recommendation", pl.String, "What it recommended"),
+        Column("scorer", pl.String, "model or heuristic"),
+        Column("model_version", pl.String, "Version that scored; null for the heuristic", nullable=True),
+        Column("forward_return", pl.Float64, "What came", "fraction"),
+        Column("up", pl.Boolean, "Whether it exceeded the threshold"),
+        _known_at("When the outcome, as it stands, was known"),
+        RUN_ID,
+        _recorded_at(),
+    ),
+    ignored=("run_id", "recorded_at"),
 )  # fmt: skip
 
 OUTBOX = Table(
@@ -489,6 +541,7 @@ TABLES: dict[str, Table] = {
         FETCH_LEDGER, REJECTED_ROWS, INSTRUMENTS, UNIVERSE, DAILY_BARS, CORPORATE_ACTIONS,
         SYNTHETIC_TRUTH_STATES, SYNTHETIC_TRUTH_FAULTS, SYNTHETIC_TRUTH_SIGNAL,
         ANOMALIES, REVIEWS, JUDGED_BATCHES, BLAST_RADIUS, TECHNICAL_V1, ALPHA_HISTORY_V1, MARKET_V1, ALPHA_MARKET_V1,
-        CARRIED_STATES, LABELS, VIEW_BUILDS, DRIFT, PREDICTIONS, PROMOTIONS, DAILY_SIGNALS, OUTBOX,
+        CARRIED_STATES, LABELS, VIEW_BUILDS, DRIFT, PREDICTIONS, PROMOTIONS,
+        HEURISTIC_CALIBRATIONS, DAILY_SIGNALS, SIGNAL_SCORECARD, OUTBOX,
     )
 }  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from quant_assets.errors import ConfigurationError
@@ -64,8 +64,29 @@ class Settings(BaseSettings):
 
     horizon: Literal[1, 5, 20] = 1
     feature_view: Literal["technical_v1", "alpha_v1"] = "technical_v1"
+    label_threshold: float = Field(0.0, ge=-0.5, le=0.5)
     train_min_sessions: int = Field(252, ge=60)
+    look_back_sessions: int = Field(0, ge=0)
+    test_sessions: int = Field(0, ge=0)
+    embargo_sessions: int = Field(0, ge=0)
+    train_window: Literal["expanding", "rolling"] = "expanding"
+    model_family: Literal["lightgbm", "catboost", "logistic", "xgboost", "average", "small"] = "lightgbm"
+    model_rounds: int = Field(100, ge=1, le=10_000)
     model_seed: int = 7
+    model_threads: int = Field(2, ge=1)
+    early_stopping_rounds: int = Field(0, ge=0)
+    balanced_classes: bool = False
+    calibration: Literal["platt", "isotonic", "none"] = "platt"
+    tuning_trials: int = Field(0, ge=0)
+    scorer: Literal["model", "heuristic"] = "model"
+    strong_buy: float = 0.56
+    buy: float = 0.52
+    sell: float = 0.48
+    strong_sell: float = 0.44
+    fee_bps: float = Field(5.0, ge=0)
+    sectors_path: str = ""
+    promotion_confidence: float = Field(0.99, ge=0, lt=1)
+    retrain_cooldown_sessions: int = Field(20, ge=1)
 
     lock_timeout_seconds: float = Field(60.0, gt=0)
     read_copy: bool = True
@@ -91,6 +112,15 @@ class Settings(BaseSettings):
     def _of_dates(cls, value: str) -> str:
         _dates(value)
         return value
+
+    @model_validator(mode="after")
+    def _thresholds_ascend(self) -> Settings:
+        if not 0 <= self.strong_sell < self.sell < self.buy < self.strong_buy <= 1:
+            raise ValueError(
+                f"QUANT_STRONG_SELL={self.strong_sell}, QUANT_SELL={self.sell}, QUANT_BUY={self.buy} and QUANT_STRONG_BUY={self.strong_buy} "
+                "must ascend in this order, within 0 to 1"
+            )
+        return self
 
     @field_validator("home")
     @classmethod
@@ -160,6 +190,12 @@ class Settings(BaseSettings):
             return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
         return f"http://127.0.0.1:{self.mlflow_port}"
 
+    def overridden(self, **changes: object) -> Settings:
+        """These settings with some replaced by what a run asks for; None leaves one as it is. Raises `ConfigurationError` likewise."""
+        asked = {name: value for name, value in changes.items() if value is not None}
+        valid = load_settings(**asked)
+        return self.model_copy(update={name: getattr(valid, name) for name in asked})
+
     def export(self) -> None:
         """Put into the environment what YAML files and child processes read from it."""
         os.environ["DAGSTER_HOME"] = str(self.dagster_home)
@@ -180,5 +216,10 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        faults = "; ".join(f"QUANT_{str(fault['loc'][0]).removeprefix('QUANT_').upper()}: {fault['msg']}" for fault in error.errors())
+        faults = "; ".join(f"{_variable(fault['loc'])}{fault['msg'].removeprefix('Value error, ')}" for fault in error.errors())
         raise ConfigurationError(f"{faults}. See .env.example for every setting and its form.") from None
+
+
+def _variable(place: tuple[int | str, ...]) -> str:
+    """The variable that a fault is about; a fault between several names them itself."""
+    return f"QUANT_{str(place[0]).removeprefix('QUANT_').upper()}: " if place else ""

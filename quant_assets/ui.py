@@ -30,7 +30,7 @@ def serve(settings: Settings) -> None:
 
     A run at work gets some seconds to finish then; one that takes longer is ended, and the next marks it as failed.
     """
-    from quant_assets.signals.tracking import initialise
+    from quant_assets.signals.registry.mlflow_store import initialise
 
     code_port = _free_port()
     # MLflow's server would otherwise start a runner of jobs that nobody submits, as large as itself.

@@ -30,7 +30,7 @@ from quant_assets.feature_store.catalog import TECHNICAL_V1
 from quant_assets.feature_store.indicators import technical_v1
 from quant_assets.feature_store.views import definition_hash
 from quant_assets.publishing.documents import instant_text, signal_document_id
-from quant_assets.signals.local_copies import load_local_copy
+from quant_assets.signals.registry.local_copies import load_local_copy
 from quant_assets_tests import command, market
 
 COUNT = 330

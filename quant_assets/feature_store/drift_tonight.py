@@ -66,7 +66,10 @@ def _sessions(warehouse: Warehouse, as_of: datetime, floor: date, tonight: date)
 def _trained_until(warehouse: Warehouse, horizon: int, as_of: datetime) -> datetime | None:
     """How far the champion's training reached; None where there is none."""
     found = warehouse.read(
-        "select arg_max(trained_until, promoted_at) as at from signals.promotions where horizon = $horizon and promoted_at <= $as_of",
+        """
+        select arg_max(trained_until, promoted_at) as at from signals.promotions
+        where horizon = $horizon and promoted_at <= $as_of and decision in ('promoted', 'rolled_back')
+        """,
         {"horizon": horizon, "as_of": as_of},
     )
     return found["at"].item()  # type: ignore[no-any-return]

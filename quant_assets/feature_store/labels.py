@@ -10,6 +10,11 @@ import polars as pl
 HORIZONS = (1, 5, 20)
 
 
+def exceeds(threshold: float, returned: str = "forward_return") -> pl.Expr:
+    """Whether a return lies above a threshold (a fraction, 0.02 for more than 2 %; 0: it is positive); null where the return is."""
+    return pl.col(returned) > threshold
+
+
 def labels(adjusted: pl.DataFrame, sessions: pl.DataFrame, horizons: Sequence[int] = HORIZONS) -> pl.DataFrame:
     """Return of each symbol from a session's adjusted close to the one `horizon` calendar sessions later.
 
@@ -31,13 +36,13 @@ def labels(adjusted: pl.DataFrame, sessions: pl.DataFrame, horizons: Sequence[in
         .with_columns((pl.col("ordinal") + pl.col("horizon")).alias("outcome"))
         .join(later, left_on=["symbol", "outcome"], right_on=["symbol", "ordinal"], how="inner", suffix="_later")
     )
-    forward_return = pl.col("adj_close_later") / pl.col("adj_close") - 1.0
-    return both.select(
+    returned = both.with_columns(forward_return=pl.col("adj_close_later") / pl.col("adj_close") - 1.0)
+    return returned.select(
         "symbol",
         "session",
         "horizon",
-        forward_return.alias("forward_return"),
-        (forward_return > 0).alias("up"),
+        "forward_return",
+        exceeds(0.0).alias("up"),
         pl.max_horizontal("known_at", "known_at_later", "calendar_known_at_later").alias("known_at"),
     ).sort("symbol", "session", "horizon")
 

@@ -15,7 +15,7 @@ import polars as pl
 from quant_assets.clock import TradingCalendar
 from quant_assets.feature_store.fingerprints import fingerprint
 from quant_assets.feature_store.inputs import SCOPE_THEN, adjusted_bars, changes_since_build
-from quant_assets.feature_store.labels import HORIZONS, labels, uniqueness_weights
+from quant_assets.feature_store.labels import HORIZONS, exceeds, labels, uniqueness_weights
 from quant_assets.feature_store.market_sessions import market_rows
 from quant_assets.feature_store.refusals import refuse_malformed, refuse_other_definitions, refuse_unanswerable
 from quant_assets.feature_store.views import build_hash, definition_hash, features_of, labels_hash, model_sql
@@ -31,7 +31,7 @@ class TrainingSet:
     """Features with the outcomes that followed them, all known at one instant.
 
     `frame` has one row per symbol and session, sorted by session and symbol: `symbol`, `session`, the view's features
-    (Float64, nulls as the catalog says), `forward_return` (fraction), `up`, `weight` (0 to 1, the average uniqueness of
+    (Float64, nulls as the catalog says), `forward_return` (fraction), `up` (whether it exceeds the threshold that was asked for), `weight` (0 to 1, the average uniqueness of
     the label) and `known_at` (when the outcome was known). `fingerprint` is a hash (hexadecimal sha256) of all that,
     with the view's name and definition: equal ones are equal sets.
     """
@@ -52,12 +52,13 @@ def training_set(
     sessions: tuple[date, date],
     horizon: int,
     as_of: datetime,
+    label_threshold: float = 0.0,
 ) -> TrainingSet:
     """Features, labels and weights of some sessions as they were known at an instant; the same arguments give the same set for ever.
 
     `universe` names the symbols, or is None for those in scope on each session, as known at the instant: who left later
     stays, and who joined later is no part of the time before. `sessions` are the first and the last one, both included.
-    Rows whose outcome was not known by `as_of` are left out. Raises `FeaturesUnavailable` for an unknown view, a symbol
+    Rows whose outcome was not known by `as_of` are left out; `up` is a return above `label_threshold` (a fraction). Raises `FeaturesUnavailable` for an unknown view, a symbol
     without bars, sessions in the wrong order, an instant before any data, a horizon below 1 or longer than the history,
     and tables that were built with another calendar or definition.
     """
@@ -74,7 +75,7 @@ def training_set(
         outcomes = _outcomes(connection, calendar, horizon, as_of, first, last, adjusted)
     frame = rows.select("symbol", "session", *features).join(outcomes, on=["symbol", "session"])
     weighted = uniqueness_weights(frame, calendar.frame(first, last), horizon).select("symbol", "session", *features, *OUTCOME)
-    ordered = weighted.sort("session", "symbol")
+    ordered = weighted.with_columns(up=exceeds(label_threshold)).sort("session", "symbol")
     definition = definition_hash(view)
     return TrainingSet(ordered, view, definition, horizon, as_of, fingerprint(ordered, view=view, definition=definition, horizon=horizon))
 

@@ -10,23 +10,28 @@ import numpy as np
 import polars as pl
 
 from quant_assets.feature_store.contract import FeatureContract
+from quant_assets.settings import Settings
 from quant_assets.signals.heuristic import Heuristic
 
 KEYS = ("symbol", "session", "known_at")
-SIGNAL_COLUMNS = ("symbol", "session", "probability", "recommendation", "scorer", "contributions")
+SIGNAL_COLUMNS = ("symbol", "session", "probability", "confidence", "recommendation", "scorer", "contributions", "centre")
 CONTRIBUTIONS_KEPT = 5
 
 
 class Scorer(Protocol):
-    """What can stand behind a signal: a booster or the heuristic."""
+    """What can stand behind a signal: a model or the heuristic."""
 
     @property
     def features(self) -> Sequence[str]:
         """The columns it reads, in its order."""
         ...
 
-    def predict(self, frame: pl.DataFrame) -> pl.Series:
-        """Probability per row that the return is positive."""
+    def centre(self, frame: pl.DataFrame) -> pl.Series:
+        """The log-odds that each row's count against; null: none."""
+        ...
+
+    def predict(self, frame: pl.DataFrame, centre: pl.Series | None = None) -> pl.Series:
+        """Probability per row that the label is true."""
         ...
 
     def contributions(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -47,6 +52,11 @@ class Thresholds:
         if not 0 <= self.strong_sell < self.sell < self.buy < self.strong_buy <= 1:
             raise ValueError(f"Thresholds must ascend from strong_sell over sell and buy to strong_buy, within 0 to 1; got {self}.")
 
+    @classmethod
+    def of(cls, settings: Settings) -> Thresholds:
+        """Those that the settings name."""
+        return cls(settings.strong_buy, settings.buy, settings.sell, settings.strong_sell)
+
     def recommendation(self, probability: pl.Expr) -> pl.Expr:
         """strong_buy, buy, hold, sell or strong_sell; a threshold itself belongs to the stronger word."""
         return (
@@ -58,36 +68,44 @@ class Thresholds:
         )  # fmt: skip
 
 
+def confidence(probability: pl.Expr) -> pl.Expr:
+    """How far a probability is from a coin's: |2p - 1|, 0 to 1."""
+    return (2.0 * probability - 1.0).abs()
+
+
 def score(
     frame: pl.DataFrame,
-    booster: Scorer | None,
+    scorer: Scorer,
     contract: FeatureContract | None,
     view: str,
     definition_hash: str,
     thresholds: Thresholds | None = None,
 ) -> pl.DataFrame:
-    """Score every row of a feature frame with a model, or with the heuristic where `booster` is `None`.
+    """Score every row of a feature frame with a model and its contract, or with the heuristic, which has none.
 
-    `frame` has one row per symbol and session: `symbol`, `session`, perhaps `known_at`, and feature columns (nulls
-    allowed); `view` and `definition_hash` say what computed them. Every column that is no key is offered to a model, whose
-    contract refuses all but its own features in its own order, with `ContractError`; the heuristic has no contract and
-    takes the columns that it needs. Returns `SIGNAL_COLUMNS`, sorted by session and symbol, never null; `contributions`
-    is a JSON list of the five largest by size, `{feature, value, contribution}`, the contribution in log-odds.
+    `frame` has one row per symbol and session, of each session all symbols that are to be held against one another:
+    `symbol`, `session`, perhaps `known_at`, and feature columns (nulls allowed); `view` and `definition_hash` say what
+    computed them. Every column that is no key is offered to a model, whose contract refuses all but its own features in
+    its own order, with `ContractError`; the heuristic takes the columns that it needs. Returns `SIGNAL_COLUMNS`, sorted by
+    session and symbol, null in `centre` alone; `contributions` is a JSON list of the five largest by size,
+    `{feature, value, contribution}`, the contribution in log-odds.
     """
-    scorer: Scorer = Heuristic() if booster is None else booster
-    if booster is not None:
-        if contract is None:
-            raise ValueError("A model scores only with its feature contract; none was given.")
-        contract.check_model(booster.features)
+    if contract is None and not isinstance(scorer, Heuristic):
+        raise ValueError("A model scores only with its feature contract; none was given.")
+    if contract is not None:
+        contract.check_model(scorer.features)
         contract.check(frame.drop(KEYS, strict=False), view, definition_hash)
     ordered = frame.sort("session", "symbol")
+    centre = scorer.centre(ordered)
     scored = ordered.select("symbol", "session").with_columns(
-        scorer.predict(ordered).alias("probability"),
+        scorer.predict(ordered, centre).alias("probability"),
         _largest(ordered, scorer.contributions(ordered).drop("base")).alias("contributions"),
-        scorer=pl.lit("heuristic" if booster is None else "model"),
+        centre.alias("centre"),
+        scorer=pl.lit("heuristic" if contract is None else "model"),
     )
-    recommendation = (thresholds or Thresholds()).recommendation(pl.col("probability"))
-    return scored.with_columns(recommendation=recommendation).select(SIGNAL_COLUMNS)
+    probability = pl.col("probability")
+    recommendation = (thresholds or Thresholds()).recommendation(probability)
+    return scored.with_columns(recommendation=recommendation, confidence=confidence(probability)).select(SIGNAL_COLUMNS)
 
 
 def _largest(frame: pl.DataFrame, contributions: pl.DataFrame) -> pl.Series:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
@@ -20,11 +20,10 @@ from quant_assets.market_data.delivery import Delivery
 from quant_assets.market_data.landing import land
 from quant_assets.market_data.synthetic.market import SyntheticSource
 from quant_assets.settings import Settings, load_settings
-from quant_assets.signals import tracking, training_run
-from quant_assets.signals.boosters import BoosterConfig
 from quant_assets.signals.nightly import SignalRun, score_night
-from quant_assets.signals.tracking import Version
-from quant_assets.signals.training import TrainingResult, TrainingSetup
+from quant_assets.signals.registry import tracking
+from quant_assets.signals.registry.tracking import Version
+from quant_assets.signals.training import TrainingResult
 from quant_assets.signals.training_run import Trained, train_and_register
 from quant_assets.warehouse import Warehouse
 
@@ -33,25 +32,32 @@ NAMES = ("BRK.B", "O'NEIL", "NA", 'Ä "x", y', "A|B/C %d", "TRUE", "$1; --")
 """Symbols as awkward as vendors have them; the market's own names are replaced by these."""
 
 
-@dataclass(frozen=True)
-class QuickSetup(TrainingSetup):
-    """A training of few rounds on one thread, so that a test takes no seconds."""
-
-    config: BoosterConfig = field(default_factory=lambda: BoosterConfig(rounds=8, threads=1))
-
-
 @dataclass
 class MemoryRegistry:
     """A registry that only counts: what a training asks of MLflow, without its seconds."""
 
     fingerprints: list[str] = field(default_factory=list)
+    decisions: dict[str, str] = field(default_factory=dict)
+    files: dict[str, dict[str, bytes | str]] = field(default_factory=dict)
+    champion: str | None = None
 
     def find_version(self, fingerprint: str) -> Version | None:
         return self._version(fingerprint) if fingerprint in self.fingerprints else None
 
-    def log_training(self, result: TrainingResult, contract: FeatureContract, run_id: str, asset_key: str) -> Version:
+    def log_training(
+        self, result: TrainingResult, contract: FeatureContract, run_id: str, asset_key: str, artifacts: Mapping[str, bytes | str]
+    ) -> Version:
         self.fingerprints.append(result.fingerprint)
         return self._version(result.fingerprint)
+
+    def set_decision(self, version: str, decision: str, evidence: Mapping[str, object]) -> None:
+        self.decisions[version] = decision
+
+    def keep_files(self, run_id: str, files: Mapping[str, bytes | str]) -> None:
+        self.files[run_id] = dict(files)
+
+    def sync_champion(self, version: str | None) -> None:
+        self.champion = version
 
     def _version(self, fingerprint: str) -> Version:
         number = str(self.fingerprints.index(fingerprint) + 1)
@@ -72,7 +78,7 @@ class Desk:
         """A HOME whose market reaches from its start over that many sessions."""
         settings = load_settings(
             home=home, synthetic_start=START, synthetic_symbols=symbols, train_min_sessions=train_min_sessions,
-            vendor_delay_minutes=delay_minutes, mlflow_tracking_uri="",
+            vendor_delay_minutes=delay_minutes, mlflow_tracking_uri="", model_rounds=8, model_threads=1, promotion_confidence=0.0,
         )  # fmt: skip
         calendar = trading_calendar("XNYS", START, delay_minutes)
         desk = cls(settings, calendar, Warehouse(settings.warehouse_path, "synthetic"))
@@ -116,19 +122,19 @@ class Desk:
 
     def train(self, as_of: datetime, **settings: object) -> Trained:
         """Train quickly and register in memory."""
-        with quick_trainings(self.registry):
+        with in_memory(self.registry):
             return train_and_register(
                 self.warehouse, self.calendar, self.settings.model_copy(update=settings), as_of, "training", "signals/model"
             )
 
-    def score(self, number: int, first: int | None = None, as_of: datetime | None = None, run_id: str = "night") -> SignalRun:
+    def score(
+        self, number: int, first: int | None = None, as_of: datetime | None = None, run_id: str = "night", **settings: object
+    ) -> SignalRun:
         """Score from a first session (else the last alone) to the n-th; `as_of` is that one's evening unless given."""
         instant = as_of or self.evening(number)
         sessions = self.calendar.between(self.session(first or number), self.session(number))
         tonight = self.calendar.last_known_session(instant)
-        return score_night(
-            self.warehouse, self.calendar, self.settings.models_path, self.settings.horizon, instant, tonight, sessions, run_id
-        )
+        return score_night(self.warehouse, self.calendar, self.settings.model_copy(update=settings), instant, tonight, sessions, run_id)
 
     def signals(self, number: int | None = None, as_of: datetime | None = None) -> pl.DataFrame:
         """The newest signals (as of an instant), of all sessions or the n-th, by session and symbol."""
@@ -150,10 +156,8 @@ class Desk:
 
 
 @contextmanager
-def quick_trainings(registry: MemoryRegistry | None) -> Iterator[None]:
-    """Trainings of few rounds; with a registry, that one instead of MLflow's."""
+def in_memory(registry: MemoryRegistry) -> Iterator[None]:
+    """Trainings that register there instead of in MLflow."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_run, "TrainingSetup", QuickSetup)
-        if registry is not None:
-            patch.setattr(tracking.Registry, "open", lambda settings: registry)
+        patch.setattr(tracking.Registry, "open", lambda settings: registry)
         yield

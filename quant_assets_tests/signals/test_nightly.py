@@ -13,9 +13,10 @@ import pytest
 from quant_assets.feature_store.views import definition_hash
 from quant_assets.schemas import DAILY_SIGNALS, PREDICTIONS
 from quant_assets.signals import nightly
+from quant_assets.signals.calibration import Calibration
 from quant_assets.signals.heuristic import Heuristic
-from quant_assets.signals.local_copies import load_local_copy
 from quant_assets.signals.nightly import scorers
+from quant_assets.signals.registry.local_copies import load_local_copy
 from quant_assets.warehouse import append_versions, content_hash
 from quant_assets_tests.market_data.test_universe import store_members
 from quant_assets_tests.signals.nights import NAMES, Desk
@@ -57,10 +58,14 @@ def stored(desk: Desk) -> str:
 def by_champion(desk: Desk, number: int) -> list[float]:
     """What the champion's own file says about a session's features, by symbol."""
     sql = "select model_version, model_sha256 from signals.promotions"
-    booster, _ = load_local_copy(
-        desk.settings.models_path, *desk.warehouse.read(sql).row(0), "technical_v1", definition_hash("technical_v1")
-    )
-    return booster.predict(desk.features(number)).to_list()
+    model, _ = load_local_copy(desk.settings.models_path, *desk.warehouse.read(sql).row(0), "technical_v1", definition_hash("technical_v1"))
+    return model.predict(desk.features(number)).to_list()
+
+
+def heuristic(desk: Desk, number: int = LAST) -> Heuristic:
+    """The heuristic of a session's month, as it is stored."""
+    sql = "select intercept, slope from signals.heuristic_calibrations where valid_from <= $session order by valid_from desc limit 1"
+    return Heuristic(Calibration("platt", *desk.warehouse.read(sql, {"session": desk.session(number)}).row(0)))
 
 
 class TestTonight:
@@ -69,7 +74,7 @@ class TestTonight:
         signals, features = new.signals(), new.features(LAST)
         assert signals["symbol"].to_list() == features["symbol"].to_list()
         assert set(signals["symbol"]) >= {"O'NEIL", "NA", "TRUE", 'Ä "x", y'}
-        assert signals["probability"].to_list() == Heuristic().predict(features).to_list()
+        assert signals["probability"].to_list() == heuristic(new).predict(features).to_list()
         constant = {
             "session": new.session(LAST), "known_at": new.evening(LAST), "horizon": 1, "scorer": "heuristic", "mode": "live",
             "model_version": None, "trained_until": None, "feature_view": "technical_v1", "run_id": "night",
@@ -105,7 +110,9 @@ class TestTonight:
         assert features.select("rsi_14", "sma_20", "price_change_1d").row(0) == (None, None, None)
         (signal,) = desk.signals().filter(pl.col("symbol") == "NEW").to_dicts()
         assert signal["scorer"] == ("model" if model else "heuristic")
-        assert model or signal["probability"] == 0.5
+        assert model or signal["probability"] == pytest.approx(
+            Calibration("platt", heuristic(desk).calibration.intercept).probability(pl.Series([0.0])).item()
+        )
         assert desk.signals()["symbol"].to_list() == desk.features(LAST + 1)["symbol"].to_list()
 
     def test_one_symbol_alone(self, tmp_path: Path) -> None:
@@ -159,7 +166,7 @@ class TestTonight:
 class TestUnusableChampion:
     @pytest.mark.parametrize("damage", ["missing", "cut", "redefined"])
     def test_the_heuristic_scores_and_says_why(self, damage: str, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-        (file,) = desk.settings.models_path.iterdir()
+        (file,) = desk.settings.models_path.glob("*.json")
         if damage == "missing":
             file.unlink()
         elif damage == "cut":
@@ -167,7 +174,7 @@ class TestUnusableChampion:
         else:
             monkeypatch.setattr(nightly, "definition_hash", lambda _: "f" * 64)
         run = desk.score(LAST)
-        assert desk.signals()["probability"].to_list() == Heuristic().predict(desk.features(LAST)).to_list()
+        assert desk.signals()["probability"].to_list() == heuristic(desk).predict(desk.features(LAST)).to_list()
         assert desk.signals().select("scorer", "model_version", "trained_until").unique().rows() == [("heuristic", None, None)]
         wanted = {"missing": "no local copy of model version 1", "cut": "is not the one that was saved", "redefined": "f" * 12}[damage]
         assert len(run.notes) == 1
@@ -177,7 +184,7 @@ class TestUnusableChampion:
     def test_damage_is_told_where_tonight_was_scored_before(self, desk: Desk) -> None:
         desk.score(LAST)
         before = stored(desk)
-        next(desk.settings.models_path.iterdir()).unlink()
+        next(desk.settings.models_path.glob("*.json")).unlink()
         assert "no local copy of model version 1" in desk.score(LAST).notes[0]
         assert stored(desk) == before
 
@@ -268,9 +275,9 @@ class TestPast:
         # 120 sessions to train on and one purged; the outcome of the last session but one is the last that was known
         assert (by_model["session"].min(), by_model["session"].max()) == (desk.session(122), desk.session(LAST - 2))
         assert by_model["contributions"].null_count() == by_model.height
-        heuristic = replayed.filter(pl.col("scorer") == "heuristic")
-        features = pl.concat([desk.features(n) for n in (*range(100, 122), LAST - 1)])
-        assert heuristic["probability"].to_list() == Heuristic().predict(features).to_list()
+        ruled = replayed.filter(pl.col("scorer") == "heuristic")
+        told = [value for n in (*range(100, 122), LAST - 1) for value in heuristic(desk, n).predict(desk.features(n))]
+        assert ruled["probability"].to_list() == told
 
     def test_past_sessions_alone_leave_tonight_to_its_run(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(nightly, "load_local_copy", lambda *_: pytest.fail("no model is needed for predictions that are stored"))
@@ -307,7 +314,7 @@ class TestPast:
 
     def test_a_missed_evening_whose_champion_is_lost(self, desk: Desk) -> None:
         desk.grow(LAST + 2)
-        next(desk.settings.models_path.iterdir()).unlink()
+        next(desk.settings.models_path.glob("*.json")).unlink()
         run = desk.score(LAST + 2, first=LAST + 1)
         assert len(run.notes) == 1  # the same reason for both evenings is told once
         assert "no local copy of model version 1" in run.notes[0]
@@ -325,7 +332,7 @@ class TestPast:
             [
                 {
                     "model": "signal", "model_version": version, "horizon": 1, "symbol": symbol, "session": session, "fold": 0,
-                    "probability": probability, "trained_until": trained, "known_at": known, "recorded_at": datetime(2024, 1, 1),
+                    "probability": probability, "uncalibrated_probability": None, "trained_until": trained, "known_at": known, "recorded_at": datetime(2024, 1, 1),
                 }
                 for version, known, probability, trained in rows
             ],

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from itertools import pairwise
+from math import comb
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant_assets.signals.splits import TooFewSessions, walk_forward
+from quant_assets.signals.splits import TooFewSessions, combinatorial_purged, holdout, walk_forward
 
 
 def days(n: int) -> list[date]:
@@ -65,6 +66,60 @@ def forms(draw: st.DrawFn) -> dict[str, object]:
         "expanding": draw(st.booleans()),
         "test_sessions": draw(st.none() | st.integers(1, 20)),
     }
+
+
+class TestCombinatorial:
+    def test_six_groups_by_hand(self) -> None:
+        d = days(13)
+        folds = combinatorial_purged(d, n_groups=6, test_groups=2, purge=1)
+        assert len(folds) == comb(6, 2)
+        # Groups: 3, 2, 2, 2, 2, 2 sessions. Testing the first and the third leaves, a session off on either side, 8 to 12.
+        chosen = folds[1]
+        assert chosen.test_sessions == (*d[0:3], *d[5:7])
+        assert chosen.train_sessions == tuple(d[8:13])
+        assert all(sum(session in fold.test_sessions for fold in folds) == comb(5, 1) for session in d)
+
+    def test_nothing_left_to_train_on_is_said(self) -> None:
+        with pytest.raises(TooFewSessions, match=r"12 sessions are too few: with 2 of 4 groups to test on and 7 sessions"):
+            combinatorial_purged(days(12), n_groups=4, test_groups=2, purge=5, embargo=2)
+        with pytest.raises(TooFewSessions, match="3 sessions cannot be cut into 4 groups"):
+            combinatorial_purged(days(3), n_groups=4, test_groups=2, purge=0)
+
+    @pytest.mark.parametrize(("n_groups", "test_groups", "what"), [(1, 1, "n_groups"), (4, 0, "test_groups"), (4, 4, "less than n_groups")])
+    def test_senseless_groups_are_named(self, n_groups: int, test_groups: int, what: str) -> None:
+        with pytest.raises(ValueError, match=what):
+            combinatorial_purged(days(30), n_groups=n_groups, test_groups=test_groups, purge=1)
+
+    @given(n=st.integers(8, 80), n_groups=st.integers(2, 7), data=st.data(), purge=st.integers(0, 12), embargo=st.integers(0, 5))
+    def test_no_label_of_either_side_reaches_the_other(self, n: int, n_groups: int, data: st.DataObject, purge: int, embargo: int) -> None:
+        sessions, gap = days(n), purge + embargo
+        index = {session: i for i, session in enumerate(sessions)}
+        try:
+            folds = combinatorial_purged(
+                sessions, n_groups=n_groups, test_groups=data.draw(st.integers(1, n_groups - 1)), purge=purge, embargo=embargo
+            )
+        except TooFewSessions:
+            return
+        for fold in folds:
+            train, test = {index[s] for s in fold.train_sessions}, {index[s] for s in fold.test_sessions}
+            # What is used for neither is exactly what lies within the gap of a tested session.
+            assert set(range(n)) - train - test == {at for at in range(n) if at not in test and min(abs(at - t) for t in test) <= gap}
+            for horizon in range(purge + 1):
+                assert not {i + ahead for i in train for ahead in range(horizon + 1)} & test
+                assert not {i + ahead for i in test for ahead in range(horizon + 1)} & train
+
+
+class TestHoldout:
+    def test_a_quarter_by_hand(self) -> None:
+        d = days(40)
+        fold = holdout(d, share=0.25, purge=5, embargo=1)
+        assert (fold.train_sessions, fold.test_sessions) == (tuple(d[:24]), tuple(d[30:]))
+
+    def test_what_cannot_be_split_is_named(self) -> None:
+        with pytest.raises(TooFewSessions, match="10 sessions are too few: 1 to train on, 20 purged"):
+            holdout(days(10), share=0.25, purge=20)
+        with pytest.raises(ValueError, match="share is 1"):
+            holdout(days(10), share=1, purge=1)
 
 
 class TestProperties:

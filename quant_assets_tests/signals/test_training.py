@@ -12,13 +12,14 @@ import polars as pl
 import pytest
 
 from quant_assets.schemas import PREDICTIONS
-from quant_assets.signals.boosters import BoosterConfig, fit
+from quant_assets.signals.fitting import fit_signal_model
+from quant_assets.signals.models.config import ModelConfig
 from quant_assets.signals.splits import TooFewSessions
 from quant_assets.signals.training import TrainingResult, TrainingSetup, fingerprint, train
 from quant_assets_tests.signals.worlds import FEATURES, world
 
 SETUP = TrainingSetup(
-    FEATURES, horizon=1, definition_hash="abc", n_folds=3, train_min_sessions=100, config=BoosterConfig(rounds=60, threads=1)
+    FEATURES, horizon=1, definition_hash="abc", n_folds=3, train_min_sessions=100, config=ModelConfig(rounds=60, threads=1)
 )
 
 
@@ -46,7 +47,7 @@ class TestRegression:
         assert 0.6 * oracle < summary["rank_ic"] < oracle + 0.02
         assert summary["auc"] > 0.53
         assert summary["log_loss"] < summary["base_rate_log_loss"]
-        assert set(result.booster.importance["feature"][:2]) == {"first", "second"}
+        assert set(result.model.importance["feature"][:2]) == {"first", "second"}
 
     def test_shuffled_labels_teach_nothing(self, result: TrainingResult) -> None:
         assert result.evaluation.summary["control_auc"] == pytest.approx(0.5, abs=0.02)
@@ -62,7 +63,7 @@ class TestRegression:
         found = train(leaking, SETUP)
         assert found.evaluation.summary["rank_ic"] > oracle_rank_ic(frame, result) + 0.5
         assert found.evaluation.summary["auc"] > 0.95
-        assert found.booster.importance["feature"][0] == "fourth"
+        assert found.model.importance["feature"][0] == "fourth"
 
     def test_folds_by_hand(self, frame: pl.DataFrame, result: TrainingResult) -> None:
         """400 sessions: 100 to train on, 1 purged, 299 to test in 100, 100 and 99."""
@@ -78,12 +79,14 @@ class TestRegression:
     def test_predictions_fit_their_table(self, result: TrainingResult) -> None:
         added = {"model", "model_version", "known_at", "recorded_at"}
         declared = {name: dtype for name, dtype in PREDICTIONS.polars_schema.items() if name not in added}
-        assert dict(result.predictions.schema) == {name: dtype() if isinstance(dtype, type) else dtype for name, dtype in declared.items()}
-        assert sum(result.predictions.null_count().row(0)) == 0
+        kept = result.predictions.select(*declared)
+        assert dict(kept.schema) == {name: dtype() if isinstance(dtype, type) else dtype for name, dtype in declared.items()}
+        assert sum(kept.null_count().row(0)) == 0
         assert len(result.predictions) == 299 * 20
 
     def test_final_model_is_fitted_on_everything(self, frame: pl.DataFrame, result: TrainingResult) -> None:
-        assert result.booster == fit(frame.sort("session", "symbol"), FEATURES, "up", SETUP.config, SETUP.seed)
+        again = fit_signal_model(frame.sort("session", "symbol"), FEATURES, SETUP.config, SETUP.seed, SETUP.horizon)
+        assert result.model.to_json() == again.to_json()
 
     def test_what_cannot_be_trained_on_is_named(self, frame: pl.DataFrame) -> None:
         with pytest.raises(TooFewSessions, match="90 sessions are too few"):
@@ -97,7 +100,7 @@ class TestRegression:
 class TestProperties:
     def test_same_frame_same_result_for_any_order_of_rows(self, frame: pl.DataFrame, result: TrainingResult) -> None:
         again = train(frame.sample(fraction=1, shuffle=True, seed=5).select(*reversed(frame.columns)), SETUP)
-        assert again.booster.text == result.booster.text
+        assert again.model.to_json() == result.model.to_json()
         assert again.predictions.equals(result.predictions)
         assert again.folds.equals(result.folds)
         assert again.fingerprint == result.fingerprint == fingerprint(frame, SETUP)
@@ -110,10 +113,11 @@ class TestProperties:
             up=pl.when(later).then(~pl.col("up")).otherwise("up"),
             forward_return=pl.when(later).then(-pl.col("forward_return")).otherwise("forward_return"),
         )
-        changed = train(other, SETUP).predictions
+        told = ["fold", "symbol", "session", "probability", "uncalibrated_probability", "train_up_share", "trained_until"]
+        changed, before = train(other, SETUP).predictions.select(told), result.predictions.select(told)
         kept, rest = pl.col("fold") <= 1, pl.col("fold") == 2
-        assert changed.filter(kept).equals(result.predictions.filter(kept))
-        assert not changed.filter(rest)["probability"].equals(result.predictions.filter(rest)["probability"])
+        assert changed.filter(kept).equals(before.filter(kept))
+        assert not changed.filter(rest)["probability"].equals(before.filter(rest)["probability"])
 
     def test_every_session_is_scored_by_a_model_trained_before_it(self, frame: pl.DataFrame, result: TrainingResult) -> None:
         # A session closes at 21:00 here, and its labels' instants stand half an hour after the next close.
@@ -130,7 +134,7 @@ class TestProperties:
         assert first["trained_until"] == result.folds["trained_until"][0]
         without = frame.filter(pl.col("session") <= days[99], ~restated).sort("session", "symbol")
         test = frame.filter(pl.col("session").is_between(days[101], days[200])).sort("session", "symbol")
-        expected = fit(without, FEATURES, "up", SETUP.config, SETUP.seed).predict(test)
+        expected = fit_signal_model(without, FEATURES, SETUP.config, SETUP.seed, SETUP.horizon).predict(test)
         assert changed.predictions.filter(pl.col("fold") == 0)["probability"].equals(expected)
 
     def test_fingerprint_tells_everything_that_matters(self, frame: pl.DataFrame) -> None:
@@ -147,7 +151,8 @@ class TestProperties:
             (known.with_columns(known_at=pl.col("known_at") + pl.duration(microseconds=one.cast(pl.Int64))), SETUP),
             *((known, replace(SETUP, **change)) for change in (
                 {"horizon": 5}, {"definition_hash": "abd"}, {"seed": 8}, {"n_folds": 4}, {"train_min_sessions": 99}, {"embargo": 1},
-                {"config": BoosterConfig(rounds=61, threads=1)}, {"features": FEATURES[::-1]},
+                {"config": ModelConfig(rounds=61, threads=1)}, {"features": FEATURES[::-1]}, {"label_threshold": 0.01}, {"expanding": False},
+                {"test_sessions": 50}, {"tuning_trials": 2}, {"fee_bps": 1.0},
             )),
         ]  # fmt: skip
         marks = [fingerprint(known, setup) for known, setup in variants]

@@ -12,14 +12,15 @@ import pytest
 from quant_assets.errors import FeaturesUnavailable, QuantAssetsError
 from quant_assets.feature_store.views import definition_hash
 from quant_assets.schemas import PREDICTIONS, PROMOTIONS
-from quant_assets.signals import tracking, training_run
+from quant_assets.signals import training_run
 from quant_assets.signals.champions import MODEL, Champion, champion_for
-from quant_assets.signals.local_copies import load_local_copy
+from quant_assets.signals.registry import tracking
+from quant_assets.signals.registry.local_copies import load_local_copy
 from quant_assets.signals.retraining import TrainingFailed
 from quant_assets.signals.splits import TooFewSessions
 from quant_assets.signals.training_run import LOOKED_AT, Trained, ensure_champion, train_and_register
 from quant_assets.warehouse import change_counter
-from quant_assets_tests.signals.nights import Desk, MemoryRegistry, quick_trainings
+from quant_assets_tests.signals.nights import Desk, MemoryRegistry, in_memory
 
 LAST = 150
 VIEW = "technical_v1"
@@ -51,13 +52,12 @@ def champion(desk: Desk, number: int = LAST) -> Champion | None:
 
 
 def ensure(desk: Desk, as_of: datetime | None = None) -> str:
-    return ensure_champion(desk.warehouse, desk.calendar, desk.settings, as_of or desk.evening(LAST))
+    return ensure_champion(desk.warehouse, desk.calendar, desk.settings, as_of or desk.evening(LAST)).text
 
 
 def train(desk: Desk) -> Trained:
     """Train quickly and register in a real MLflow."""
-    with quick_trainings(None):
-        return train_and_register(desk.warehouse, desk.calendar, desk.settings, desk.evening(LAST), "run", "signals/model")
+    return train_and_register(desk.warehouse, desk.calendar, desk.settings, desk.evening(LAST), "run", "signals/model")
 
 
 def versions(desk: Desk) -> list[str]:
@@ -96,11 +96,14 @@ class TestRegistered:
         assert versions(killed) == ["1"]
         (row,) = promotions(killed).to_dicts()
         assert (row["model_version"], row["promoted_at"], row["horizon"], row["run_id"]) == ("1", killed.evening(LAST), 1, "run")
-        assert (row["fingerprint"], row["trained_until"]) == (trained.fingerprint, trained.trained_until)
+        assert (row["fingerprint"], row["trained_until"]) == (trained.result.fingerprint, trained.result.trained_until)
         run = tracking.Registry.open(killed.settings).client.get_run(row["mlflow_run_id"])
-        assert (run.info.status, run.data.tags["fingerprint"]) == ("FINISHED", trained.fingerprint)
-        assert run.data.params["rows"] == str(trained.training_rows)
-        assert json.loads(row["evidence"], parse_constant=pytest.fail) == {name: trained.metrics[name] for name in LOOKED_AT}
+        assert (run.info.status, run.data.tags["fingerprint"]) == ("FINISHED", trained.result.fingerprint)
+        assert run.data.params["rows"] == str(trained.result.rows)
+        evidence = json.loads(row["evidence"], parse_constant=pytest.fail)
+        assert {name: evidence[name] for name in LOOKED_AT} == {name: trained.result.evaluation.summary[name] for name in LOOKED_AT}
+        assert (row["decision"], row["incumbent_version"], evidence["incumbent"]) == ("promoted", None, "no skill")
+        assert run.data.tags.keys() >= {"git_commit", "feature_view", "definition_hash", "dagster_run_id"}
         found = champion(killed)
         assert found is not None
         booster, contract = load_local_copy(
@@ -112,8 +115,8 @@ class TestRegistered:
     def test_training_again_changes_nothing(self, killed: Desk, trained: Trained) -> None:
         before, copies = writes(killed), [path.read_bytes() for path in killed.settings.models_path.iterdir()]
         again = train(killed)
-        assert (again.model_version, again.registered_before, again.fingerprint) == ("1", True, trained.fingerprint)
-        assert (again.mlflow_url, again.metrics) == (trained.mlflow_url, trained.metrics)
+        assert (again.model_version, again.registered_before, again.result.fingerprint) == ("1", True, trained.result.fingerprint)
+        assert (again.mlflow_url, again.result.evaluation.summary) == (trained.mlflow_url, trained.result.evaluation.summary)
         assert (writes(killed), versions(killed)) == (before, ["1"])
         assert [path.read_bytes() for path in killed.settings.models_path.iterdir()] == copies
 
@@ -135,7 +138,7 @@ class TestKept:
         per_fold = kept.group_by("fold", maintain_order=True).agg(
             pl.col("session").min().alias("first"), pl.col("session").max().alias("last")
         )
-        assert per_fold.rows() == trained.folds.select("fold", "test_from", "test_to").rows()
+        assert per_fold.rows() == trained.result.folds.select("fold", "test_from", "test_to").rows()
         # 120 sessions to train on, one purged; the outcome of the last session but one is the last that was known
         assert (per_fold["first"][0], per_fold["last"][-1]) == (desk.session(122), desk.session(LAST - 2))
 
@@ -152,7 +155,7 @@ class TestKept:
 
     def test_a_lost_copy_is_written_anew(self, desk: Desk) -> None:
         desk.train(desk.evening(LAST))
-        (file,) = desk.settings.models_path.iterdir()
+        (file,) = desk.settings.models_path.glob("*.json")
         whole = file.read_bytes()
         file.unlink()
         assert desk.train(desk.evening(LAST)).registered_before
@@ -161,7 +164,7 @@ class TestKept:
     def test_another_setting_is_another_version(self, desk: Desk) -> None:
         first, second = desk.train(desk.evening(LAST)), desk.train(desk.evening(LAST), model_seed=8)
         assert (first.model_version, second.model_version) == ("1", "2")
-        assert first.fingerprint != second.fingerprint
+        assert first.result.fingerprint != second.result.fingerprint
         again = desk.train(desk.evening(LAST))
         assert (again.model_version, again.registered_before) == ("1", True)
         assert promotions(desk)["model_version"].to_list() == ["1", "2"]
@@ -169,13 +172,13 @@ class TestKept:
     def test_a_registry_that_counts_anew_is_refused(self, desk: Desk) -> None:
         """Another MLflow under the same HOME starts with version 1, which the ledger knows as another model."""
         first = desk.train(desk.evening(LAST))
-        before, copy = writes(desk), next(desk.settings.models_path.iterdir()).read_bytes()
+        before, copy = writes(desk), next(desk.settings.models_path.glob("*.json")).read_bytes()
         desk.registry = MemoryRegistry()
         with pytest.raises(
-            QuantAssetsError, match=rf"numbered this training 1 .*knows version 1 as another training \({first.fingerprint[:12]}"
+            QuantAssetsError, match=rf"numbered this training 1 .*knows version 1 as another training \({first.result.fingerprint[:12]}"
         ):
             desk.train(desk.evening(LAST), model_seed=8)
-        assert (writes(desk), next(desk.settings.models_path.iterdir()).read_bytes()) == (before, copy)
+        assert (writes(desk), next(desk.settings.models_path.glob("*.json")).read_bytes()) == (before, copy)
         assert champion(desk) is not None
 
     def test_an_earlier_instant_has_its_own_promotion(self, desk: Desk) -> None:
@@ -204,13 +207,13 @@ class TestKnownBefore:
             "select count(*) as n, max(known_at) as last from feature_store.labels where horizon = 1 and known_at < $close",
             {"close": desk.close(LAST)},
         )
-        assert labels.row(0) == (trained.training_rows, trained.trained_until)
-        assert trained.trained_until == desk.evening(LAST - 1)
-        assert trained.trained_until < desk.close(LAST)
+        assert labels.row(0) == (trained.result.rows, trained.result.trained_until)
+        assert trained.result.trained_until == desk.evening(LAST - 1)
+        assert trained.result.trained_until < desk.close(LAST)
 
     def test_longer_horizons_know_fewer_outcomes(self, desk: Desk) -> None:
         one, five = desk.train(desk.evening(LAST)), desk.train(desk.evening(LAST), horizon=5)
-        assert one.trained_until == five.trained_until == desk.evening(LAST - 1)
+        assert one.result.trained_until == five.result.trained_until == desk.evening(LAST - 1)
         assert promotions(desk).select("model_version", "horizon").rows() == [("1", 1), ("2", 5)]
         last = desk.warehouse.read("select horizon, max(session) as last from signals.predictions group by horizon order by horizon")
         assert last.rows() == [(1, desk.session(LAST - 2)), (5, desk.session(LAST - 6))]
@@ -221,15 +224,15 @@ class TestKnownBefore:
         desk.restate(LAST - 3, "NA", 1.04, desk.evening(LAST + 4))
         before = writes(desk)
         again = desk.train(desk.evening(LAST))
-        assert (again.fingerprint, again.registered_before, writes(desk)) == (first.fingerprint, True, before)
-        assert desk.train(desk.evening(LAST + 4)).fingerprint != first.fingerprint
+        assert (again.result.fingerprint, again.registered_before, writes(desk)) == (first.result.fingerprint, True, before)
+        assert desk.train(desk.evening(LAST + 4)).result.fingerprint != first.result.fingerprint
 
     def test_a_slow_vendor_still_gets_a_champion(self, tmp_path: Path) -> None:
         """A bar that is known a day after its close is not known before the next close: one session more stays out."""
         desk = Desk.new(tmp_path, 2, 130, train_min_sessions=60, delay_minutes=24 * 60)
         assert desk.evening(129) == desk.close(130)
         trained = desk.train(desk.evening(130))
-        assert trained.trained_until == desk.evening(128)
+        assert trained.result.trained_until == desk.evening(128)
         assert champion(desk, 130) is not None
 
     def test_too_few_sessions_leave_no_trace(self, desk: Desk) -> None:
@@ -280,7 +283,7 @@ class TestEnsureChampion:
         ):
             desk = untrained.copy(tmp_path / str(least))
             desk.settings = desk.settings.model_copy(update={"train_min_sessions": least})
-            with quick_trainings(desk.registry), pytest.MonkeyPatch.context() as patch:
+            with in_memory(desk.registry), pytest.MonkeyPatch.context() as patch:
                 patch.setattr(
                     training_run, "train_in_own_process",
                     lambda as_of, desk=desk: train_and_register(desk.warehouse, desk.calendar, desk.settings, as_of, "r", "signals/model"),

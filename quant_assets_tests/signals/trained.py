@@ -22,13 +22,13 @@ from quant_assets.settings import Settings, load_settings
 from quant_assets.signals.calibration import Calibration
 from quant_assets.signals.champions import MODEL, PROMOTED
 from quant_assets.signals.evaluation import Evaluation
-from quant_assets.signals.local_copies import model_card_path, save_local_copy
-from quant_assets.signals.mlflow_store import initialise
-from quant_assets.signals.model_desk import ModelDesk
 from quant_assets.signals.models import estimator
 from quant_assets.signals.models.config import ModelConfig
+from quant_assets.signals.registry.desk import ModelDesk
+from quant_assets.signals.registry.local_copies import model_card_path, save_local_copy
+from quant_assets.signals.registry.mlflow_store import initialise
+from quant_assets.signals.registry.tracking import MODEL_CARD, Registry, metrics_of
 from quant_assets.signals.signal_model import SignalModel
-from quant_assets.signals.tracking import MODEL_CARD, Registry, metrics_of
 from quant_assets.signals.training import TrainingResult, TrainingSetup
 from quant_assets.signals.tuning import NO_TRIALS
 from quant_assets.warehouse import Warehouse, append_ledger

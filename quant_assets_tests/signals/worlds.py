@@ -30,6 +30,7 @@ def world(seed: int, *, rank_ic: float, symbols: int = 20, sessions: int = 400) 
             "score": told.ravel(),
             "forward_return": returns.ravel(),
             "up": returns.ravel() > 0,
+            "weight": np.ones(returns.size),
             "known_at": np.repeat(np.array(known, dtype="datetime64[us]"), symbols),
         }
     )

@@ -76,7 +76,7 @@ def label_rows(bar: Bar, reached: pl.DataFrame) -> pl.DataFrame:
 
 
 def training_sets(bar: Bar, reached: pl.DataFrame) -> pl.DataFrame:
-    """Training frames of promoted versions that held an affected row, by fingerprint; the values count the symbol's rows in them."""
+    """Training frames of versions, promoted or turned down, that held an affected row, by fingerprint; the values count the symbol's rows in them."""
     frames = ((promotion, _trained_rows(bar, promotion)) for promotion in _promotions(bar))
     return _rows(
         (
@@ -90,7 +90,7 @@ def training_sets(bar: Bar, reached: pl.DataFrame) -> pl.DataFrame:
 
 
 def model_versions(bar: Bar, reached: pl.DataFrame) -> pl.DataFrame:
-    """Promoted versions that were trained on such a frame; `detail` counts what they have scored, of whatever symbol."""
+    """Versions that were trained on such a frame; `detail` counts what they have scored, of whatever symbol."""
     made = bar.read(
         """
         select model_version, count(*) as signals, count(distinct symbol) as symbols
@@ -101,7 +101,7 @@ def model_versions(bar: Bar, reached: pl.DataFrame) -> pl.DataFrame:
     return _rows(
         (
             f"{MODEL}/{promotion['model_version']}", None, None, None,
-            f"horizon {promotion['horizon']}, promoted {promotion['promoted_at']} UTC, scored {scored.get(promotion['model_version'], 'nothing yet')}",
+            f"horizon {promotion['horizon']}, {promotion['decision']} {promotion['promoted_at']} UTC, scored {scored.get(promotion['model_version'], 'nothing yet')}",
         )
         for promotion in _trained_on(bar, reached)
     )  # fmt: skip
@@ -239,10 +239,10 @@ def _rows(rows: Iterable[Sequence[object]]) -> pl.DataFrame:
 
 
 def _promotions(bar: Bar) -> list[dict[str, Any]]:
-    """Each version that was promoted by the instant, once."""
+    """Each version that was decided upon by the instant, once, with the first decision."""
     return bar.read(
         """
-        select model_version, horizon, fingerprint, trained_until, promoted_at, recorded_at from signals.promotions
+        select model_version, horizon, fingerprint, trained_until, promoted_at, decision, recorded_at from signals.promotions
         where model = $model and promoted_at <= $as_of
         qualify row_number() over (partition by model_version order by promoted_at) = 1 order by model_version::bigint
         """,

@@ -11,10 +11,11 @@ from quant_assets.errors import QuantAssetsError
 from quant_assets.feature_store.catalog import model_columns
 from quant_assets.feature_store.views import definition_hash
 from quant_assets.schemas import TECHNICAL_V1
+from quant_assets.signals.calibration import Calibration
 from quant_assets.signals.champions import MODEL
 from quant_assets.signals.heuristic import Heuristic
-from quant_assets.signals.local_copies import load_local_copy
-from quant_assets.signals.scoring import score
+from quant_assets.signals.registry.local_copies import load_local_copy
+from quant_assets.signals.scoring import Thresholds
 
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "session": pl.Date,
@@ -25,7 +26,8 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "value_without": pl.Float64,
     "detail": pl.String,
 }
-_UNSCORED = pl.DataFrame(schema={"session": pl.Date, "probability": pl.Float64, "recommendation": pl.String})
+_SCORED = ["session", "centre"]
+_UNSCORED = pl.DataFrame(schema={"session": pl.Date, "centre": pl.Float64, "probability": pl.Float64, "recommendation": pl.String})
 
 _SIGNALS = f"""
     with events as (
@@ -38,7 +40,7 @@ _SIGNALS = f"""
         select model_version, arg_max(model_sha256, promoted_at) as model_sha256
         from signals.promotions where model = '{MODEL}' and promoted_at <= $as_of group by model_version
     )
-    select session, horizon, signal.known_at, recorded_at, probability, recommendation, mode, model_version, model_sha256,
+    select session, horizon, label_threshold, signal.known_at, recorded_at, probability, recommendation, mode, model_version, model_sha256, centre,
         scorer = 'model' and contributions is null as predicted,
         (
             select min(event.known_at) from events as event
@@ -76,7 +78,7 @@ def signal_moves(bar: Bar) -> pl.DataFrame:
 
 def _moves(bar: Bar, histories: Histories, rows: pl.DataFrame, version: str | None, sha256: str | None, predicted: bool) -> pl.DataFrame:
     """The signals of one scorer over one history that rest on changed features, with and without the bar."""
-    reads = Heuristic.features if version is None else model_columns()
+    reads = Heuristic.reads if version is None else model_columns()
     touched = histories.feature_changes.filter(pl.col("feature").is_in(list(reads)))["session"].unique()
     affected = rows.filter(pl.col("session").is_in(touched.implode()))
     used = pl.Series([bar.was_used(histories, recorded_at) for recorded_at in affected["recorded_at"]], dtype=pl.Boolean)
@@ -84,13 +86,13 @@ def _moves(bar: Bar, histories: Histories, rows: pl.DataFrame, version: str | No
     scored = _UNSCORED, _UNSCORED
     if affected.height and not predicted:
         try:
-            scored = _scored_again(bar, histories, affected["session"].unique(), version, sha256)
+            scored = _scored_again(bar, histories, affected, version, sha256)
         except (QuantAssetsError, OSError) as error:
             reason = f"it cannot be scored again: {error}"
     both = (
         affected.with_columns(used=used)
-        .join(scored[0], on="session", how="left", suffix="_with")
-        .join(scored[1], on="session", how="left", suffix="_without")
+        .join(scored[0], on=_SCORED, how="left", suffix="_with", nulls_equal=True)
+        .join(scored[1], on=_SCORED, how="left", suffix="_without", nulls_equal=True)
     )
     stored, on_with, on_without, word = "probability", "probability_with", "probability_without", pl.col("recommendation_with")
     again = pl.when("used").then(on_with).otherwise(on_without)
@@ -119,16 +121,45 @@ def _moves(bar: Bar, histories: Histories, rows: pl.DataFrame, version: str | No
 
 
 def _scored_again(
-    bar: Bar, histories: Histories, sessions: pl.Series, version: str | None, sha256: str | None
+    bar: Bar, histories: Histories, signals: pl.DataFrame, version: str | None, sha256: str | None
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """`session`, `probability`, `recommendation` of one scorer on the features with and without the bar."""
-    view, definition = TECHNICAL_V1.name, definition_hash(TECHNICAL_V1.name)
-    booster, contract = (None, None)
-    if version is not None:
-        booster, contract = load_local_copy(bar.settings.models_path, version, str(sha256), view, definition)
-    offered = (
-        side.filter(pl.col("session").is_in(sessions.implode())).select("symbol", "session", *model_columns())
-        for side in (histories.features_with, histories.features_without)
+    """`session`, `centre`, `probability`, `recommendation` of one scorer on the features with and without the bar.
+
+    The other symbols of the session are taken as they were: the symbol is held against the same `centre` on both sides.
+    """
+    held_against = signals.select(_SCORED).unique(maintain_order=True)
+    with_bar, without = (
+        side.join(held_against, on="session").sort(_SCORED) for side in (histories.features_with, histories.features_without)
     )
-    with_bar, without = (score(rows, booster, contract, view, definition).select(_UNSCORED.columns) for rows in offered)
-    return with_bar, without
+    if version is None:
+        horizon, threshold = signals.select("horizon", "label_threshold").row(0)
+        return tuple(_by_heuristic(bar, rows, horizon, threshold) for rows in (with_bar, without))  # type: ignore[return-value]
+    view = TECHNICAL_V1.name
+    model, _ = load_local_copy(bar.settings.models_path, version, str(sha256), view, definition_hash(view))
+    return tuple(_told(bar, rows, model.predict(rows, rows["centre"])) for rows in (with_bar, without))  # type: ignore[return-value]
+
+
+def _by_heuristic(bar: Bar, rows: pl.DataFrame, horizon: int, threshold: float) -> pl.DataFrame:
+    """The heuristic as it was calibrated for the month of each row; as written in a month without a calibration."""
+    calibrations = bar.read(
+        """
+        select valid_from, arg_max(intercept, known_at) as intercept, arg_max(slope, known_at) as slope
+        from signals.heuristic_calibrations
+        where horizon = $horizon and label_threshold = $threshold and known_at <= $as_of group by valid_from
+        """,
+        horizon=horizon,
+        threshold=threshold,
+    )
+    by_month = {(month.year, month.month): Calibration("platt", intercept, slope) for month, intercept, slope in calibrations.iter_rows()}
+    parts = [_UNSCORED]
+    for (year, month), its_rows in rows.group_by(
+        pl.col("session").dt.year(), pl.col("session").dt.month().alias("month"), maintain_order=True
+    ):
+        calibration = by_month.get((int(year), int(month)))  # type: ignore[call-overload]
+        parts.append(_told(bar, its_rows, (Heuristic() if calibration is None else Heuristic(calibration)).predict(its_rows)))
+    return pl.concat(parts)
+
+
+def _told(bar: Bar, rows: pl.DataFrame, probability: pl.Series) -> pl.DataFrame:
+    recommendation = Thresholds.of(bar.settings).recommendation(pl.col("probability"))
+    return rows.select(*_SCORED, probability.alias("probability")).with_columns(recommendation=recommendation)

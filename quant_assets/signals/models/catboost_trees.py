@@ -32,7 +32,7 @@ class CatboostTrees(Fitted):
     @cached_property
     def native(self) -> Any:
         """CatBoost's own object."""
-        import catboost  # type: ignore[import-untyped]
+        import catboost
 
         model = catboost.CatBoost()
         with TemporaryDirectory() as folder:  # it reads JSON from a file alone

@@ -53,7 +53,7 @@ class LogisticRegression(Fitted):
 def fit(train: Samples, validation: Samples | None, features: Sequence[str], config: ModelConfig, seed: int) -> LogisticRegression:
     """Fit on the training rows; neither a validation nor a seed has a part in it."""
     from sklearn.linear_model import LogisticRegression as Solver
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     centres, scales = centres_and_scales(train.values)
     cost = config.l2 / 1_000 * len(train.up)

@@ -1,0 +1,1 @@
+"""The registry: MLflow, the verified local copies, and what people decide about versions."""
