@@ -28,6 +28,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "feature_store/labels": ("rows_written",),
     "feature_store/drift": ("features_shifted", "features_steady", "features_cannot_be_told", "critical"),
     "signals/daily_signals": ("new_signals", "scorer", "model_version"),
+    "signals/scorecard": ("rows_live", "rows_replayed", "live_sessions", "retraining_reason"),
     "publishing/outbox": ("documents", "new_files"),
 }
 WORDS = {"dagster/row_count": "rows"}
@@ -90,9 +91,8 @@ def summary(
     for key, names in SHOWN.items():
         if key in stages:
             found = stages[key]
-            table.add_row(
-                key, ", ".join(f"{WORDS.get(name, name).replace('_', ' ')} {_number(found[name])}" for name in names if name in found)
-            )
+            told = [f"{WORDS.get(name, name).replace('_', ' ')} {_number(found[name])}" for name in names if found.get(name, "") != ""]
+            table.add_row(key, ", ".join(told))
     console.print(table)
     if not failure:
         for version in _signals(console, settings, session, as_of):
@@ -105,7 +105,7 @@ def summary(
         console.print(f"Failed after {seconds:.1f} s. {failure}", markup=False, soft_wrap=True)
         console.print("What was done stays; mend the cause and run again. The whole story: make ui")
         return
-    console.print(f"Done in {seconds:.1f} s. Next: `make ui` opens the asset graph, the models and the documents;")
+    console.print(f"Done in {seconds:.1f} s. Next: `make ui` opens the asset graph, the models, the feature docs and the documents;")
     console.print(f"tables for reading: {settings.read_copy_path}", markup=False, soft_wrap=True)
 
 
@@ -138,23 +138,25 @@ def _signals(console: Console, settings: Settings, session: date, as_of: datetim
 
 
 def _evidence(console: Console, settings: Settings, version: str) -> None:
-    """A model's walk-forward scores in one line, each beside what a trivial rule or shuffled labels score."""
-    evidence = (
+    """A model's walk-forward scores in one line, each beside what a trivial rule or shuffled labels score; then the decision."""
+    evidence, decision, reason = (
         _warehouse(settings)
-        .read("select evidence from signals.promotions where model_version = $version order by promoted_at limit 1", {"version": version})[
-            "evidence"
-        ]
-        .item()
+        .read(
+            "select evidence, decision, reason from signals.promotions where model_version = $version order by promoted_at limit 1",
+            {"version": version},
+        )
+        .row(0)
     )
-    scores = {name: "none" if value is None else f"{value:.4f}" for name, value in json.loads(evidence).items()}
-    console.print(
+    scores = {name: f"{value:.4f}" if isinstance(value, int | float) else "none" for name, value in json.loads(evidence).items()}
+    lines = (
         f"Model {version}, out of sample: AUC {scores['auc']} (shuffled labels {scores['control_auc']}), "
         f"rank IC {scores['rank_ic']} (t {scores['rank_ic_t']}, shuffled {scores['control_rank_ic']}), "
         f"accuracy {scores['accuracy']} (majority class {scores['majority_accuracy']}), "
         f"log loss {scores['log_loss']} (base rate {scores['base_rate_log_loss']}).",
-        markup=False,
-        soft_wrap=True,
+        f"{decision.replace('_', ' ').capitalize()}: {reason}. The model card: `quant-assets model show {version}`.",
     )
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _warehouse(settings: Settings) -> Warehouse:

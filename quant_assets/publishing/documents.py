@@ -18,7 +18,7 @@ from quant_assets.schemas import DAILY_SIGNALS
 
 Document = dict[str, Any]
 
-SIGNAL_SCHEMA_VERSION = 1
+SIGNAL_SCHEMA_VERSION = 2
 
 
 def instant_text(instant: datetime) -> str:
@@ -64,10 +64,13 @@ def _signal_document(row: dict[str, Any]) -> Document:
         "symbol": row["symbol"],
         "session": row["session"].isoformat(),
         "horizon": row["horizon"],
+        "label_threshold": row["label_threshold"],
         "probability": row["probability"],
+        "confidence": row["confidence"],
         "recommendation": row["recommendation"],
         "scorer": row["scorer"],
         "contributions": json.loads(row["contributions"] or "[]"),
+        "regime": row["regime"],
         "mode": row["mode"],
         "trained_until": None if row["trained_until"] is None else instant_text(row["trained_until"]),
         "known_at": known_at,

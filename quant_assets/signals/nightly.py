@@ -147,7 +147,7 @@ class _Desk:
         """Signals by a champion, or by the heuristic where there is none or where it may not score, and then the reason why."""
         view, definition, _ = self._label
         notes: tuple[str, ...] = ()
-        if champion is not None and features.height:
+        if champion is not None:
             try:
                 model, contract = load_local_copy(
                     self.settings.models_path, champion.model_version, champion.model_sha256, view, definition

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -165,16 +166,22 @@ def fingerprint(frame: pl.DataFrame, setup: TrainingSetup) -> str:
 
     Cheap beside training itself: ask the registry for it first. Independent of the order of rows and columns.
     """
-    here = Path(__file__).parent
-    rooms = [here / name for name in ("splits.py", "fitting.py", "calibration.py", "signal_model.py", "heuristic.py", "tuning.py")]
-    code = [*rooms, *(here / "models").glob("*.py"), *(here / "evaluation").glob("*.py"), Path(__file__)]
     parts = {
         "frame": fingerprint_of(_ordered(frame, setup)),
         "setup": asdict(setup),
-        "code": source_hash(*(str(file) for file in sorted(code))),
+        "code": _code(),
         "libraries": {name: version(name) for name in ("lightgbm", "catboost", "scikit-learn")},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _code() -> str:
+    """Hash of all that computes a training."""
+    here = Path(__file__).parent
+    alone = [here / name for name in ("splits.py", "fitting.py", "calibration.py", "signal_model.py", "heuristic.py", "tuning.py")]
+    rooms = [*(here / "models").glob("*.py"), *(here / "evaluation").glob("*.py")]
+    return source_hash(*(str(file) for file in sorted([*alone, *rooms, Path(__file__)])))
 
 
 def _known(ordered: pl.DataFrame, fold: splits.Fold) -> pl.DataFrame:

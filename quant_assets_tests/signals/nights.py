@@ -20,6 +20,7 @@ from quant_assets.market_data.delivery import Delivery
 from quant_assets.market_data.landing import land
 from quant_assets.market_data.synthetic.market import SyntheticSource
 from quant_assets.settings import Settings, load_settings
+from quant_assets.signals import training_run
 from quant_assets.signals.nightly import SignalRun, score_night
 from quant_assets.signals.registry import tracking
 from quant_assets.signals.registry.tracking import Version
@@ -157,7 +158,8 @@ class Desk:
 
 @contextmanager
 def in_memory(registry: MemoryRegistry) -> Iterator[None]:
-    """Trainings that register there instead of in MLflow."""
+    """Trainings that register there instead of in MLflow, and draw no pictures: these take longer than a small training."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_run, "files_of", lambda *_: {})
         patch.setattr(tracking.Registry, "open", lambda settings: registry)
         yield

@@ -341,6 +341,12 @@ class TestPast:
         with desk.warehouse.transaction() as connection:
             connection.execute("delete from signals.predictions")
             append_versions(connection, PREDICTIONS, frame)
+            for version, known, *_ in rows:
+                connection.execute(
+                    "insert into signals.promotions select * replace (? as model_version, ? as promoted_at) "
+                    "from signals.promotions where model_version = '1'",
+                    [version, known],
+                )
         desk.score(number, as_of=desk.evening(LAST))
         (signal,) = desk.signals(number).filter(pl.col("symbol") == symbol).to_dicts()
         assert (signal["probability"], signal["model_version"], signal["recommendation"]) == (0.7, "7", "strong_buy")

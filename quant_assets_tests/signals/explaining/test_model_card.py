@@ -14,7 +14,7 @@ from quant_assets.feature_store.contract import FeatureContract
 from quant_assets.signals.evaluation import evaluate
 from quant_assets.signals.explaining.explanation import combine, counter_examples, permutation_importance
 from quant_assets.signals.explaining.model_card import GROUPS, CardInputs, model_card
-from quant_assets_tests.signals.test_explanation import TRUTH
+from quant_assets_tests.signals.explaining.test_explanation import TRUTH
 from quant_assets_tests.signals.worlds import world
 
 SECTIONS = [

@@ -11,7 +11,7 @@ import pytest
 
 from quant_assets.signals.explaining.explanation import shap_values
 from quant_assets.signals.explaining.plots import calibration_png, dependence_png, importance_png, rank_ic_png, shap_summary_png
-from quant_assets_tests.signals.test_explanation import TRUTH, Linear
+from quant_assets_tests.signals.explaining.test_explanation import TRUTH, Linear
 from quant_assets_tests.signals.worlds import world
 
 CALIBRATION = pl.DataFrame(
