@@ -25,6 +25,7 @@ SMALL = {
     "QUANT_SYNTHETIC_SYMBOLS": "5",
     "QUANT_SYNTHETIC_START": "2024-06-03",
     "QUANT_TRAIN_MIN_SESSIONS": "120",
+    "QUANT_PROMOTION_CONFIDENCE": "0",  # a market this small cannot bring evidence
 }
 EVENING = "2025-08-15"
 

@@ -20,7 +20,7 @@ from quant_assets.settings import Settings, load_settings
 from quant_assets.warehouse import Warehouse
 from quant_assets_tests import command
 
-MARKET = {"QUANT_SYNTHETIC_SYMBOLS": "5", "QUANT_SYNTHETIC_START": "2025-01-02"}
+MARKET = {"QUANT_SYNTHETIC_SYMBOLS": "5", "QUANT_SYNTHETIC_START": "2025-01-02", "QUANT_PROMOTION_CONFIDENCE": "0"}
 BEFORE, EVENING = date(2025, 3, 13), date(2025, 3, 14)
 CALENDAR = trading_calendar("XNYS", date(2025, 1, 2))
 

@@ -45,7 +45,8 @@ EVIDENCE = {
 
 def signal(symbol: str, probability: float, known_at: datetime = AS_OF, **changed: Any) -> dict[str, Any]:
     row = {
-        "symbol": symbol, "session": SESSION, "horizon": 1, "known_at": known_at, "probability": probability, "recommendation": "hold",
+        "symbol": symbol, "session": SESSION, "horizon": 1, "known_at": known_at, "label_threshold": 0.0,
+        "probability": probability, "confidence": abs(2 * probability - 1), "recommendation": "hold", "centre": None, "regime": None,
         "scorer": "model", "model_version": "1", "contributions": json.dumps([{"feature": "rsi_14", "value": 31.5, "contribution": -0.25}]),
         "feature_view": "technical_v1", "definition_hash": "d", "mode": "live", "trained_until": None, "batch_id": "b", "run_id": "r",
         "recorded_at": known_at,
@@ -60,7 +61,8 @@ def store(home: Path, *signals: dict[str, Any]) -> Settings:
         for row in signals:
             append_versions(connection, DAILY_SIGNALS, pl.DataFrame([row], schema=DAILY_SIGNALS.polars_schema))
         promotion = {
-            "model": "signal", "model_version": "1", "promoted_at": AS_OF, "trained_until": AS_OF, "horizon": 1, "feature_view": "technical_v1",
+            "model": "signal", "model_version": "1", "promoted_at": AS_OF, "decision": "promoted", "decided_by": "somebody",
+            "reason": "[it] gains", "incumbent_version": None, "label_threshold": 0.0, "trained_until": AS_OF, "horizon": 1, "feature_view": "technical_v1",
             "definition_hash": "d", "fingerprint": "f", "model_sha256": "m", "mlflow_run_id": "r", "evidence": json.dumps(EVIDENCE),
             "run_id": "r", "recorded_at": AS_OF,
         }  # fmt: skip
@@ -92,6 +94,7 @@ class TestRegression:
             "Model 1, out of sample: AUC 0.5102 (shuffled labels 0.4912), rank IC 0.0258 (t 1.5400, shuffled -0.0457), "
             "accuracy 0.5100 (majority class 0.5019), log loss 0.6953 (base rate none)."
         ) in lines
+        assert "Promoted: [it] gains. The model card: `quant-assets model show 1`." in lines
         assert [line for line in lines if line.startswith("Warning: ")] == [
             "Warning: 2 files or requests gave no bars: see market_data.fetch_ledger.",
             "Warning: 11 rows were no bars: see market_data.rejected_rows.",
@@ -99,7 +102,7 @@ class TestRegression:
             "Warning: fresh did not pass. [1 symbol] is late.",
         ]
         assert lines[-2:] == [
-            "Done in 12.3 s. Next: `make ui` opens the asset graph, the models and the documents;",
+            "Done in 12.3 s. Next: `make ui` opens the asset graph, the models, the feature docs and the documents;",
             f"tables for reading: {settings.read_copy_path}",
         ]
 

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from quant_assets.schemas import PREDICTIONS
+from quant_assets.signals.evaluation.leaks import leak_report
 from quant_assets.signals.fitting import fit_signal_model
 from quant_assets.signals.models.config import ModelConfig
 from quant_assets.signals.splits import TooFewSessions
@@ -59,8 +60,11 @@ class TestRegression:
         assert empty["auc"] == pytest.approx(0.5, abs=0.02)
 
     def test_a_leaked_future_column_wins_hugely(self, frame: pl.DataFrame, result: TrainingResult) -> None:
-        leaking = frame.with_columns(fourth=pl.col("forward_return"))
+        leaking = frame.with_columns(fourth=pl.col("forward_return"), oracle_score="score")
         found = train(leaking, SETUP)
+        assert leak_report(found.evaluation.sessions, 1)[0].startswith("Leak: the model's mean rank IC")
+        assert leak_report(train(leaking.drop("oracle_score"), SETUP).evaluation.sessions, 1)[0].startswith("Implausible: the mean rank IC")
+        assert leak_report(result.evaluation.sessions, 1) == []
         assert found.evaluation.summary["rank_ic"] > oracle_rank_ic(frame, result) + 0.5
         assert found.evaluation.summary["auc"] > 0.95
         assert found.model.importance["feature"][0] == "fourth"
