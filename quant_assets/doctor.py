@@ -109,6 +109,8 @@ def _warehouse(settings: Settings) -> str:
 def _models(settings: Settings) -> str:
     if not settings.warehouse_path.exists():
         return "the first run trains one"
+    if settings.scorer == "heuristic":
+        return "the heuristic scores, as QUANT_SCORER says"
     warehouse = Warehouse(settings.warehouse_path, settings.source, lock_timeout_seconds=LOCK_SECONDS)
     view = settings.feature_view
     champion = champion_in_use(warehouse, settings.horizon, view, definition_hash(view), settings.label_threshold)

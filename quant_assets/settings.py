@@ -114,6 +114,17 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
+    def _of_use(self) -> Settings:
+        if 0 < self.look_back_sessions <= self.train_min_sessions:
+            raise ValueError(
+                f"QUANT_LOOK_BACK_SESSIONS={self.look_back_sessions} leaves nothing to test on after a first training of "
+                f"QUANT_TRAIN_MIN_SESSIONS={self.train_min_sessions}; make it longer, or 0 for all"
+            )
+        if 0 < self.promotion_confidence < 0.5:
+            raise ValueError(f"QUANT_PROMOTION_CONFIDENCE={self.promotion_confidence} is no confidence; give 0 for none, or 0.5 to below 1")
+        return self
+
+    @model_validator(mode="after")
     def _thresholds_ascend(self) -> Settings:
         if not 0 <= self.strong_sell < self.sell < self.buy < self.strong_buy <= 1:
             raise ValueError(

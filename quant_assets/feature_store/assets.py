@@ -114,6 +114,7 @@ def drift(context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk:
         night.as_of,
         night.tonight,
         settings.first_session_floor,
+        settings.label_threshold,
     )
     record_partitions(context, DRIFT_KEY, warehouse.rows_per_session(DRIFT.full_name, night.sessions))
     with warehouse.get_connection() as connection:

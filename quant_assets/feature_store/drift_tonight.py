@@ -12,7 +12,9 @@ from quant_assets.feature_store.catalog import model_columns
 from quant_assets.feature_store.drift import DRIFT as COLUMNS
 from quant_assets.feature_store.drift import WINDOW, pooled, shifts
 from quant_assets.feature_store.training_sets import features_as_of
+from quant_assets.feature_store.views import definition_hash
 from quant_assets.schemas import DRIFT, INSTANT
+from quant_assets.signals.champions import champion_for
 from quant_assets.warehouse import Warehouse, append_versions
 
 
@@ -26,7 +28,14 @@ class DriftRun:
 
 
 def judge_drift(
-    warehouse: Warehouse, calendar: TradingCalendar, view: str, horizon: int, as_of: datetime, tonight: date, floor: date
+    warehouse: Warehouse,
+    calendar: TradingCalendar,
+    view: str,
+    horizon: int,
+    as_of: datetime,
+    tonight: date,
+    floor: date,
+    label_threshold: float = 0.0,
 ) -> DriftRun:
     """Judge and store the drift of a view's model features as of an instant; the same again writes nothing.
 
@@ -34,7 +43,7 @@ def judge_drift(
     a model trained tonight has one too; without a champion, all sessions before the window.
     """
     sessions = _sessions(warehouse, as_of, floor, tonight)
-    trained_until = _trained_until(warehouse, horizon, as_of)
+    trained_until = _trained_until(warehouse, view, horizon, label_threshold, as_of)
     before = [day for day in sessions[:-WINDOW] if trained_until is None or calendar.known_at(day) <= trained_until]
     if not before or sessions[-1] != tonight:
         nothing = f"{len(sessions)} sessions up to {tonight} leave no reference before a window of {WINDOW}"
@@ -63,13 +72,7 @@ def _sessions(warehouse: Warehouse, as_of: datetime, floor: date, tonight: date)
     )["session"].to_list()
 
 
-def _trained_until(warehouse: Warehouse, horizon: int, as_of: datetime) -> datetime | None:
+def _trained_until(warehouse: Warehouse, view: str, horizon: int, label_threshold: float, as_of: datetime) -> datetime | None:
     """How far the champion's training reached; None where there is none."""
-    found = warehouse.read(
-        """
-        select arg_max(trained_until, promoted_at) as at from signals.promotions
-        where horizon = $horizon and promoted_at <= $as_of and decision in ('promoted', 'rolled_back')
-        """,
-        {"horizon": horizon, "as_of": as_of},
-    )
-    return found["at"].item()  # type: ignore[no-any-return]
+    champion = champion_for(warehouse, horizon, as_of, as_of, view, definition_hash(view), label_threshold)
+    return champion.trained_until if champion else None

@@ -59,17 +59,19 @@ def signals_model(
     from quant_assets.signals.training_run import train_and_register
 
     night = desk.night(context, warehouse.client)
-    settings = desk.settings.overridden(**config.model_dump(exclude={"symbols"}))
     trained = train_and_register(
         warehouse.client,
         desk.calendar,
-        settings,
+        desk.settings,
         night.as_of,
         context.run.run_id,
         MODEL_KEY.to_user_string(),
+        config.model_dump(exclude={"symbols"}),
         config.symbols or None,
     )
     result = trained.result
+    if trained.note:
+        context.log.warning(trained.note)
     with warehouse.get_connection() as connection:
         predictions, promotions = row_count(connection, PREDICTIONS.full_name), row_count(connection, PROMOTIONS.full_name)
     yield dg.MaterializeResult(
@@ -77,8 +79,9 @@ def signals_model(
         metadata={
             "dagster/row_count": result.rows,
             "model_version": trained.model_version,
-            "decision": trained.decision,
-            "reason": trained.reason,
+            "decision": trained.verdict.decision,
+            "reason": trained.verdict.reason,
+            "note": trained.note,
             "registered_before": trained.registered_before,
             "mlflow_run": dg.MetadataValue.url(trained.mlflow_url),
             "fingerprint": result.fingerprint,
@@ -122,8 +125,8 @@ def daily_signals(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource, desk: DeskResource
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """Score the session with the champion; the first night trains one, in a process of its own."""
+    from quant_assets.signals.next_champion import ensure_champion
     from quant_assets.signals.nightly import score_night, scorers
-    from quant_assets.signals.training_run import ensure_champion
 
     night = desk.night(context, warehouse.client)
     champion = ensure_champion(warehouse.client, desk.calendar, desk.settings, night.as_of)

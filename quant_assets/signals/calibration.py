@@ -21,6 +21,7 @@ Vector = np.ndarray[Any, np.dtype[np.float64]]
 PRIOR_SLOPE, PRIOR_DEVIATION = 1.0, 0.5
 LEAST_SLOPE = 0.1  # a slope that comes out negative must not turn the model over: that is the evaluation's business
 EDGE = 1e-3  # isotonic shares are kept this far from 0 and 1
+ISOTONIC_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def fit_calibration(method: str, log_odds: Vector, up: Vector, base_rate: float)
     """Fit on raw log-odds and outcomes the model has not seen; the mean probability over them becomes `base_rate`.
 
     platt: the slope is the most probable one of a logistic regression under a Normal(1, 0.5²) prior, at least 0.1.
-    isotonic: scikit-learn's regression of the outcome on the claimed probability. none: nothing is fitted.
+    isotonic: scikit-learn's regression of the outcome on the claimed probability; below 1,000 rows, of which its steps learn little
+    but luck (Niculescu-Mizil and Caruana 2005), platt stands in. none: nothing is fitted.
     Raises `ValueError` for an unknown method, outcomes all alike, lengths that differ, values that are not finite, and a
     base rate of 0 or 1. Source: Platt, Probabilistic outputs for support vector machines (1999).
     """
@@ -102,7 +104,7 @@ def fit_calibration(method: str, log_odds: Vector, up: Vector, base_rate: float)
         raise ValueError(f"Calibration needs outcomes of both kinds, 0 and 1 alone; these are {np.unique(y)[:5].tolist()}.")
     if not 0 < base_rate < 1:
         raise ValueError(f"A base rate lies between 0 and 1; this is {base_rate}.")
-    if method == "platt":
+    if method == "platt" or len(z) < ISOTONIC_ROWS:
         slope = max(LEAST_SLOPE, _slope(z, y))
         return Calibration("platt", intercept=_intercept(slope * z, base_rate), slope=slope)
     from sklearn.isotonic import IsotonicRegression

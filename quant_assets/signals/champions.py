@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from quant_assets.schemas import PROMOTIONS
 from quant_assets.warehouse import Warehouse
 
 MODEL = "signal"
 FOREVER = datetime(9999, 12, 31)
+AT_ONCE = timedelta(seconds=1)
+"""Decisions of one instant follow one another by microseconds; those within this count as made at it."""
 PROMOTED, REJECTED, ROLLED_BACK, DELETED = "promoted", "rejected", "rolled_back", "deleted"
 
 

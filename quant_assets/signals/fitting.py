@@ -20,13 +20,13 @@ INNER_SHARE = 0.25
 
 
 def fit_signal_model(
-    frame: pl.DataFrame, features: Sequence[str], config: ModelConfig, seed: int, purge: int, label: str = "up"
+    frame: pl.DataFrame, features: Sequence[str], config: ModelConfig, seed: int, purge: int, label: str = "up", embargo: int = 0
 ) -> SignalModel:
     """Fit one model on every row of a training frame; the same rows in the same order give the same model, byte for byte.
 
     `frame` is sorted by session and has `session`, `symbol`, the features (nulls allowed), the boolean `label` and `weight`, never null.
     Where the configuration stops early or calibrates, a first model is fitted on the earlier sessions and judged on the
-    last quarter, `purge` sessions apart; its rounds and its calibration serve the final one. Raises
+    last quarter, `purge` and `embargo` sessions apart; its rounds and its calibration serve the final one. Raises
     `TooFewSessions`, and `QuantAssetsError` where all labels are alike.
     """
     sessions = frame["session"].unique().sort().to_list()
@@ -37,16 +37,19 @@ def fit_signal_model(
             f"All {len(frame)} training labels from {sessions[0]} to {sessions[-1]} are {'true' if base_rate else 'false'}: there is nothing "
             "to tell apart. Choose another label threshold (QUANT_LABEL_THRESHOLD), or train on more history."
         )
+    whole = replace(config, early_stopping_rounds=0)
     if not config.early_stopping_rounds and config.calibration == "none":
-        return _model(estimator.fit(frame, features, label, config, seed, "weight"), centred, "none", frame.clear(), label, base_rate)
-    inner = splits.holdout(sessions, share=INNER_SHARE, purge=purge)
+        return _model(estimator.fit(frame, features, label, whole, seed, "weight"), centred, "none", frame.clear(), label, base_rate)
+    inner = splits.holdout(sessions, share=INNER_SHARE, purge=purge, embargo=embargo)
     earlier = frame.filter(pl.col("session") <= inner.train_sessions[-1])
     later = frame.filter(pl.col("session") >= inner.test_sessions[0])
+    if min(earlier[label].n_unique(), later[label].n_unique()) < 2:  # outcomes all alike stop and calibrate nothing
+        return _model(estimator.fit(frame, features, label, whole, seed, "weight"), centred, "none", frame.clear(), label, base_rate)
     trial = estimator.fit(earlier, features, label, config, seed, "weight", later if config.early_stopping_rounds else None)
-    method = config.calibration if later[label].n_unique() == 2 else "none"  # outcomes all alike calibrate nothing
-    calibrated = _model(trial, centred, method, later, label, base_rate)
-    rounds = replace(config, rounds=trial.rounds, early_stopping_rounds=0) if config.early_stopping_rounds and trial.rounds else config
-    return replace(calibrated, estimator=estimator.fit(frame, features, label, rounds, seed, "weight"))
+    calibrated = _model(trial, centred, config.calibration, later, label, base_rate)
+    if config.early_stopping_rounds:
+        whole = replace(whole, rounds=trial.rounds or config.rounds, member_rounds=getattr(trial, "member_rounds", ()))
+    return replace(calibrated, estimator=estimator.fit(frame, features, label, whole, seed, "weight"))
 
 
 def _model(fitted: estimator.Estimator, centred: bool, method: str, judged: pl.DataFrame, label: str, base_rate: float) -> SignalModel:

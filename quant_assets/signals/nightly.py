@@ -21,6 +21,9 @@ from quant_assets.signals.rules_of_thumb import heuristics
 from quant_assets.signals.scoring import KEYS, Thresholds, confidence, score
 from quant_assets.warehouse import Warehouse, append_versions, query
 
+MANY = 10
+"""From how many signals on it is odd that all get the same strong word."""
+
 
 @dataclass(frozen=True)
 class SignalRun:
@@ -67,12 +70,13 @@ def score_night(
     champion = desk.champion(tonight)
     standing = stored.filter((pl.col("session") < tonight) | (pl.col("stored_at") >= as_of))
     fresh = _whole_sessions(features, standing)
-    live, live_faults = desk.scored(fresh.filter(pl.col("session") == tonight), champion, "live")
+    live, live_faults = desk.scored(fresh.filter(pl.col("session") == tonight), champion if tonight in sessions else None, "live")
     replayed, replay_faults = desk.replayed(fresh.filter(pl.col("session") < tonight))
     faults = tuple(dict.fromkeys((*live_faults, *replay_faults)))
     remarks = tonight in sessions and not live_faults
     of_tonight = features.filter(pl.col("session") == tonight)
     notes = _remarks(of_tonight, standing, champion, tonight, as_of, settings.scorer) if remarks else ()
+    notes += _one_word(live)
     signals = pl.concat([live, replayed]).join(standing.select("symbol", "session"), on=["symbol", "session"], how="anti")
     stamped = signals.join(batches, on=["symbol", "session"]).with_columns(
         horizon=pl.lit(horizon, pl.Int32),
@@ -120,6 +124,18 @@ def _remarks(
     return (
         f"{left} signals of {tonight} stay as the heuristic made them, for what was known as of {as_of} UTC does not change; "
         f"a run as of a later instant scores them with model version {champion.model_version}",
+    )
+
+
+def _one_word(live: pl.DataFrame) -> tuple[str, ...]:
+    """That all symbols get the same strong word, which tells none from another: thresholds that do not fit the label."""
+    words = live["recommendation"].unique().to_list()
+    if len(live) < MANY or len(words) > 1 or words[0] not in ("strong_buy", "strong_sell"):
+        return ()
+    low, high = live.select(low=pl.col("probability").min(), high=pl.col("probability").max()).row(0)
+    return (
+        f"all {len(live)} signals are {words[0]}, at probabilities from {low:.3f} to {high:.3f}: set QUANT_STRONG_BUY, QUANT_BUY, QUANT_SELL and "
+        "QUANT_STRONG_SELL around the label's base rate",
     )
 
 

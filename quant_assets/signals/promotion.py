@@ -9,7 +9,7 @@ probabilities (log loss).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -20,6 +20,10 @@ from quant_assets.signals.evaluation.bootstrap import block_length, paired_diffe
 LEAST_SESSIONS = 60
 RESAMPLES, SEED = 2000, 7
 PAIR = ("symbol", "session")
+EVIDENCE = (
+    "incumbent", "window_sessions", "window_from", "window_to", "rank_ic_gain", "rank_ic_gain_bound", "log_loss_gain", "log_loss_gain_bound",
+)  # fmt: skip
+"""What a decision rests on, by name, in the ledger and the registry."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,15 @@ class Decision:
         return named
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What was decided about a version, why in words, and the numbers that it rests on."""
+
+    decision: str
+    reason: str
+    evidence: Mapping[str, object]
+
+
 def decide(
     challenger: pl.DataFrame,
     incumbent: pl.DataFrame | None,
@@ -73,14 +86,15 @@ def decide(
     """Hold a challenger's out-of-sample predictions against an incumbent's, or against no skill where there is none.
 
     `challenger` has `symbol`, `session`, `probability`, `train_up_share`, `forward_return`, `up`; `incumbent` the first three.
-    Only what both predicted counts. `confidence` is that of each one-sided bound; 0 asks for no evidence at all. A
+    Only what both predicted counts; of one symbol alone, which has no rank, the log loss decides. `confidence` is that of each one-sided bound; 0 asks for no evidence at all. A
     challenger that looks like a leak is turned down whatever it gains.
     """
     if incumbent is None:
         rival = challenger.select(*PAIR, pl.col("train_up_share").alias("rival"))
     else:
         rival = incumbent.select(*PAIR, pl.col("probability").alias("rival"))
-    gains = _gains(challenger.join(rival, on=list(PAIR)))
+    both = challenger.join(rival, on=list(PAIR))
+    gains, alone = _gains(both), both["symbol"].n_unique() < 2
     n = len(gains)
     first, last = (gains["session"].min(), gains["session"].max()) if n else (None, None)
     against = f"version {incumbent_version}" if incumbent is not None else "no skill"
@@ -100,12 +114,10 @@ def decide(
         return decision(False, f"it looks like a leak: {'; '.join(leaks)}; {numbers}", rank_ic, log_loss)
     if confidence == 0:
         return decision(True, f"no evidence was asked for (QUANT_PROMOTION_CONFIDENCE=0); {numbers}", rank_ic, log_loss)
-    lacking = [word for word, gain in (("rank IC", rank_ic), ("log loss", log_loss)) if not gain.bound > 0]
-    if lacking:
-        return decision(
-            False, f"no gain in {' and '.join(lacking)} that {confidence:.0%} confidence bears out; {numbers}", rank_ic, log_loss
-        )
-    return decision(True, f"a gain in both that {confidence:.0%} confidence bears out; {numbers}", rank_ic, log_loss)
+    asked = {"log loss": log_loss} if alone else {"rank IC": rank_ic, "log loss": log_loss}
+    lacking = [word for word, gain in asked.items() if not gain.bound > 0]
+    gained = f"{'no' if lacking else 'a'} gain in {' and '.join(lacking or asked)} that a confidence of {confidence:g} bears out"
+    return decision(not lacking, f"{gained}; {numbers}", rank_ic, log_loss)
 
 
 def _gains(both: pl.DataFrame) -> pl.DataFrame:

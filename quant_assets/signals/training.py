@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime
 from functools import cache
 from importlib.metadata import version
@@ -30,6 +30,7 @@ LABEL_COLUMNS = ("forward_return", "up", "weight", "known_at")
 BESIDE = ("sector", "regime", "oracle_score")
 """Columns that a frame may have: what scores are grouped by, and the oracle of a made market."""
 CONTROL = "shuffled_up"
+LIBRARIES = ("catboost", "lightgbm", "numpy", "optuna", "polars", "scikit-learn", "scipy", "xgboost-cpu")
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class TrainingResult:
 
     `predictions`: one row per out-of-sample symbol and session, as `evaluation` takes them, sorted by session and symbol.
     `folds`: one row per fold, its sessions, sizes, `trained_until` and scores. `fold_models` are in their order.
-    `trained_until` (of the result): the final model used nothing known after this instant. `trials`: what the study tried.
+    `trained_until`, `rows`, `symbols` and the sessions (of the result) are the final model's: it used nothing known after
+    that instant. `trials`: what the study tried.
     """
 
     setup: TrainingSetup
@@ -88,7 +90,8 @@ def train(frame: pl.DataFrame, setup: TrainingSetup) -> TrainingResult:
     `frame` has one row per symbol and session, in any order: `symbol`, `session`, the features (nulls allowed) and what the
     heuristic reads, where the view has it, `forward_return`, `up`, `weight` (of the label) and the label's `known_at`;
     perhaps some of `BESIDE`. Its sessions are what the splitter counts. A fold trains on labels known when the last of its
-    training sessions' labels became known, so that a label restated later stays out of it. The control is the same model
+    training sessions' labels became known, so that a label restated later stays out of it; the final model on all of them, or
+    on as many of the last sessions as a fold where the window rolls. The control is the same model
     on labels shuffled over all rows, before any fold is cut. Raises `TooFewSessions` for a short history and `ValueError`
     for a label that is not known or a repeated row.
     """
@@ -99,13 +102,16 @@ def train(frame: pl.DataFrame, setup: TrainingSetup) -> TrainingResult:
     config, trials = setup.config, tuning.NO_TRIALS
     if setup.tuning_trials:
         before_tests = _known(ordered, folds[0])
-        config, trials = tuning.tune(before_tests, setup.features, setup.config, setup.seed, setup.horizon, setup.tuning_trials)
+        config, trials = tuning.tune(
+            before_tests, setup.features, setup.config, setup.seed, setup.horizon, setup.tuning_trials, setup.embargo
+        )
     scored, rows, models = [], [], []
     for fold in folds:
         known = _known(shuffled, fold)
         test = shuffled.filter(pl.col("session").is_between(fold.test_sessions[0], fold.test_sessions[-1]))
-        model = fit_signal_model(known, setup.features, config, setup.seed, setup.horizon)
-        control = fit_signal_model(known, setup.features, config, setup.seed, setup.horizon, CONTROL)
+        model, control = (
+            fit_signal_model(known, setup.features, config, setup.seed, setup.horizon, label, setup.embargo) for label in ("up", CONTROL)
+        )
         row = {
             "fold": fold.number, "train_from": fold.train_sessions[0], "train_to": fold.train_sessions[-1],
             "test_from": fold.test_sessions[0], "test_to": fold.test_sessions[-1], "train_rows": len(known),
@@ -128,22 +134,23 @@ def train(frame: pl.DataFrame, setup: TrainingSetup) -> TrainingResult:
             )
         )
     out_of_sample = pl.concat(scored)
+    final = ordered if setup.expanding else ordered.filter(pl.col("session") >= sessions[-setup.train_min_sessions])
     judged = evaluate(out_of_sample, setup.horizon, fee_bps=setup.fee_bps, seed=setup.seed)
     table = pl.DataFrame(rows, schema_overrides={"fold": pl.Int32, "trained_until": pl.Datetime("us")})
     return TrainingResult(
         setup=setup,
         fingerprint=fingerprint(frame, setup),
-        model=fit_signal_model(ordered, setup.features, config, setup.seed, setup.horizon),
+        model=fit_signal_model(final, setup.features, config, setup.seed, setup.horizon, embargo=setup.embargo),
         config=config,
         fold_models=tuple(models),
-        trained_until=ordered["known_at"].max(),  # type: ignore[arg-type]
+        trained_until=final["known_at"].max(),  # type: ignore[arg-type]
         predictions=out_of_sample,
         folds=table.join(judged.folds, on="fold", how="left", maintain_order="left"),
         evaluation=judged,
         trials=trials,
-        rows=len(ordered),
-        symbols=ordered["symbol"].n_unique(),
-        first_session=sessions[0],
+        rows=len(final),
+        symbols=final["symbol"].n_unique(),
+        first_session=final["session"][0],
         last_session=sessions[-1],
     )
 
@@ -164,13 +171,13 @@ def walk(sessions: Sequence[date], setup: TrainingSetup) -> list[splits.Fold]:
 def fingerprint(frame: pl.DataFrame, setup: TrainingSetup) -> str:
     """Hash (hexadecimal sha256) of everything that decides a training: frame, set-up, code, the libraries' versions.
 
-    Cheap beside training itself: ask the registry for it first. Independent of the order of rows and columns.
+    Independent of the order of rows and columns, and of how many threads work.
     """
     parts = {
         "frame": fingerprint_of(_ordered(frame, setup)),
-        "setup": asdict(setup),
+        "setup": asdict(replace(setup, config=replace(setup.config, threads=1))),
         "code": _code(),
-        "libraries": {name: version(name) for name in ("lightgbm", "catboost", "scikit-learn")},
+        "libraries": {name: version(name) for name in LIBRARIES if name != "xgboost-cpu" or setup.config.family == "xgboost"},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -185,11 +192,10 @@ def _code() -> str:
 
 
 def _known(ordered: pl.DataFrame, fold: splits.Fold) -> pl.DataFrame:
-    """The training rows of a fold whose outcome was known when the last of its sessions' outcomes was."""
-    last = ordered.filter(pl.col("session") == fold.train_sessions[-1])
-    return ordered.filter(
-        pl.col("session").is_between(fold.train_sessions[0], fold.train_sessions[-1]), pl.col("known_at") <= last["known_at"].min()
-    )
+    """The training rows of a fold whose outcome was known before any of a later session's."""
+    purged = ordered.filter(pl.col("session") > fold.train_sessions[-1])["known_at"].min()
+    within = pl.col("session").is_between(fold.train_sessions[0], fold.train_sessions[-1])
+    return ordered.filter(within, pl.col("known_at") < purged)
 
 
 def _heuristic(known: pl.DataFrame, test: pl.DataFrame) -> pl.Series:

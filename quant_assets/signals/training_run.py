@@ -1,9 +1,9 @@
-"""One training from the warehouse to the registry: frame, fit, explain, decide, log, register, keep a verified copy."""
+"""One training from the warehouse to the registry: frame, fit, explain, log, register, keep a verified copy, decide."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -13,24 +13,22 @@ from quant_assets.clock import TradingCalendar, utc_now
 from quant_assets.errors import QuantAssetsError
 from quant_assets.feature_store.catalog import model_columns
 from quant_assets.feature_store.contract import FeatureContract
-from quant_assets.feature_store.inputs import SCOPE_THEN
-from quant_assets.feature_store.training_sets import TrainingSet, training_set
+from quant_assets.feature_store.training_sets import training_set
 from quant_assets.feature_store.views import definition_hash, features_of
 from quant_assets.schemas import INSTANT, PREDICTIONS, PROMOTIONS
 from quant_assets.settings import Settings
-from quant_assets.signals.champions import MODEL, PROMOTED, REJECTED, champion_for, champion_in_use
+from quant_assets.signals.champions import AT_ONCE, MODEL, PROMOTED, REJECTED, champion_in_use
 from quant_assets.signals.evaluation.leaks import leak_report
 from quant_assets.signals.explaining.evidence import CARD, card_of, explain, files_of
 from quant_assets.signals.heuristic import Heuristic
-from quant_assets.signals.incumbents import incumbent_predictions
+from quant_assets.signals.incumbents import incumbent, unseen_predictions
 from quant_assets.signals.models.config import ModelConfig
-from quant_assets.signals.promotion import Decision, decide
+from quant_assets.signals.promotion import EVIDENCE, Decision, Verdict, decide
 from quant_assets.signals.registry import tracking
 from quant_assets.signals.registry.local_copies import model_card_path, save_local_copy, save_model_card
-from quant_assets.signals.retraining import TrainingFailed, train_in_own_process
 from quant_assets.signals.sectors import with_sectors
 from quant_assets.signals.training import TrainingResult, TrainingSetup, train
-from quant_assets.warehouse import Warehouse, append_ledger, append_versions, query
+from quant_assets.warehouse import Warehouse, append_ledger, append_versions, scalar
 
 LOOKED_AT = (
     "auc",
@@ -48,38 +46,41 @@ RULE = "the promotion rule"
 
 @dataclass(frozen=True)
 class Trained:
-    """What one training came to; `registered_before` when the registry had it already."""
+    """What one training came to; `registered_before` when the registry had it already, `note` where nights do not score with its label."""
 
     model_version: str
     registered_before: bool
     mlflow_url: str
     result: TrainingResult
-    decision: str
-    reason: str
+    verdict: Verdict
     leaks: tuple[str, ...]
     card: str
     files: dict[str, bytes | str]
+    note: str
 
 
 def train_and_register(
     warehouse: Warehouse,
     calendar: TradingCalendar,
-    settings: Settings,
+    desk: Settings,
     as_of: datetime,
     run_id: str,
     asset_key: str,
+    asked: Mapping[str, object] | None = None,
     symbols: Sequence[str] | None = None,
 ) -> Trained:
     """Train on what was known before the close of the last session as of an instant, so that the model may score it; then decide.
 
-    `symbols` are those to train on, or None for the universe. The same data, settings and code return the registered version
-    and the decision that was made about it, and write nothing. Raises `TooFewSessions`, `FeaturesUnavailable`, and
-    `QuantAssetsError` when the registry gives a number that the ledger knows as another training's.
+    `asked` are settings that this training takes otherwise than the `desk`, `symbols` those to train on, or None for the
+    universe. The same data, settings and code return the registered version and the decision that was made about it, and
+    write nothing. Raises `ConfigurationError`, `TooFewSessions`, `FeaturesUnavailable`, and `QuantAssetsError` when the registry
+    gives a number that the ledger knows as another training's.
     """
+    settings = desk.overridden(**(asked or {}))
     tonight = calendar.last_known_session(as_of)
     last = calendar.last_known_session(calendar.close(tonight) - timedelta(microseconds=1))
     floor = settings.first_session_floor
-    first = max(floor, calendar.sessions_before(last, settings.look_back_sessions)) if settings.look_back_sessions else floor
+    first = max(floor, calendar.sessions_before(last, settings.look_back_sessions - 1)) if settings.look_back_sessions else floor
     known = training_set(
         warehouse,
         calendar,
@@ -91,42 +92,48 @@ def train_and_register(
         settings.label_threshold,
     )
     frame = _beside(warehouse, settings, known.frame)
-    setup = setup_of(settings, known)
+    setup = setup_of(settings, known.definition_hash)
     offered = [each for each in features_of(known.view) if each.name in setup.features]
     contract = FeatureContract.of(known.view, known.definition_hash, offered)
     registry = tracking.Registry.open(settings)
     result = train(frame, setup)
     leaks = tuple(leak_report(result.evaluation.sessions, setup.horizon))
-    decision = _decision(warehouse, calendar, settings, as_of, result, frame, leaks)
     evidence = explain(result, frame)
-    told = result, evidence, contract, known, settings.source, _basis(warehouse, settings.source), decision, leaks
     files = files_of(result, evidence, contract)
     found = registry.find_version(result.fingerprint)
     version = found or registry.log_training(result, contract, run_id, asset_key, artifacts=files)
     _refuse_foreign(warehouse, version)
-    model_sha256 = save_local_copy(settings.models_path, version.version, result.model, contract)
-    made, reason, anew = _keep(warehouse, result, contract, version, model_sha256, decision, as_of, run_id)
+    # What was registered before is kept as it was registered, for the ledger knows that file.
+    kept = (result.model, contract) if found is None else registry.model(version.version)
+    model_sha256 = save_local_copy(settings.models_path, version.version, *kept)
+    verdict, anew = _decided(warehouse, version, as_of), False
+    if verdict is None:
+        decision = _decision(warehouse, calendar, settings, as_of, result, frame, leaks, symbols)
+        verdict, anew = Verdict(PROMOTED if decision.promoted else REJECTED, decision.reason, decision.evidence), True
+        _keep(warehouse, result, contract, version, model_sha256, verdict, decision.incumbent, as_of, run_id)
     path = model_card_path(settings.models_path, version.version)
     if anew or not path.exists():
-        card = card_of(*told, version.version)
+        basis = _basis(warehouse, settings.source)
+        card = card_of(result, evidence, contract, known.as_of, settings.source, basis, verdict, leaks, version.version)
         registry.keep_files(version.run_id, {CARD: card})
-        registry.set_decision(version.version, made, {"reason": reason, **decision.evidence})
-        in_use = champion_in_use(warehouse, settings.horizon, known.view, known.definition_hash, settings.label_threshold)
+        registry.set_decision(version.version, verdict.decision, {"reason": verdict.reason, **verdict.evidence})
+        in_use = champion_in_use(warehouse, desk.horizon, desk.feature_view, definition_hash(desk.feature_view), desk.label_threshold)
         registry.sync_champion(in_use.model_version if in_use else None)
         save_model_card(path, card)  # last: after a crash before it, all of this is done again
+    note = _other_label(settings, desk)
     card = path.read_text(encoding="utf-8")
-    return Trained(version.version, found is not None, version.url, result, made, reason, leaks, card, files)
+    return Trained(version.version, found is not None, version.url, result, verdict, leaks, card, files, note)
 
 
-def setup_of(settings: Settings, known: TrainingSet) -> TrainingSetup:
-    """The training that the settings ask for on a training set; `small` is a logistic regression on the heuristic's features."""
-    columns = model_columns(known.view)
+def setup_of(settings: Settings, definition: str) -> TrainingSetup:
+    """The training that the settings ask for, on their view as it is defined; `small` is a logistic regression on the heuristic's features."""
+    columns = model_columns(settings.feature_view)
     small = settings.model_family == "small"
     return TrainingSetup(
         features=tuple(name for name in columns if name in Heuristic.features) if small else tuple(columns),
-        horizon=known.horizon,
+        horizon=settings.horizon,
         label_threshold=settings.label_threshold,
-        definition_hash=known.definition_hash,
+        definition_hash=definition,
         config=ModelConfig(
             family="logistic" if small else settings.model_family,
             rounds=settings.model_rounds,
@@ -145,78 +152,6 @@ def setup_of(settings: Settings, known: TrainingSet) -> TrainingSetup:
     )
 
 
-@dataclass(frozen=True)
-class Ensured:
-    """What became of the night's look for a champion, in words; `failed` where a training was due and did not do."""
-
-    text: str
-    failed: bool = False
-
-
-def ensure_champion(warehouse: Warehouse, calendar: TradingCalendar, settings: Settings, as_of: datetime) -> Ensured:
-    """Train when no version may score the last session and there is history enough; says in words what was done.
-
-    A version of another view than the settings name, or of another definition of it, may not score. Where a training of
-    the same label and definition was turned down lately, none is started before the cool-down has passed.
-    """
-    if settings.scorer == "heuristic":
-        return Ensured("the heuristic scores, as QUANT_SCORER says")
-    tonight = calendar.last_known_session(as_of)
-    now = settings.feature_view, definition_hash(settings.feature_view), settings.label_threshold
-    champion = champion_for(warehouse, settings.horizon, calendar.close(tonight), as_of, *now)
-    misfit = champion and champion.misfit(*now[:2])
-    if champion is not None and misfit is None:
-        return Ensured(f"champion is version {champion.model_version}, trained until {champion.trained_until} UTC")
-    because = f"; {misfit}" if misfit else ""
-    since = calendar.known_at(calendar.sessions_before(tonight, settings.retrain_cooldown_sessions - 1))
-    if (turned_down := _turned_down(warehouse, settings, since, as_of)) is not None:
-        return Ensured(f"no model: {turned_down}; the next training is due {settings.retrain_cooldown_sessions} sessions after it{because}")
-    needed = settings.train_min_sessions + settings.horizon + settings.embargo_sessions + TrainingSetup.n_folds
-    known = warehouse.read(
-        f"""
-        select count(distinct session) as sessions from feature_store.labels as row semi join {SCOPE_THEN}
-        where horizon = $horizon and known_at < $close
-        """,
-        {"horizon": settings.horizon, "close": calendar.close(tonight), "as_of": as_of},
-    )["sessions"].item()
-    if known < needed:
-        return Ensured(f"no model yet: {known} sessions have known outcomes of symbols in scope, training needs {needed}{because}")
-    try:
-        train_in_own_process(as_of)
-    except TrainingFailed as error:
-        return Ensured(f"no model: {error}{because}", failed=True)
-    champion = champion_for(warehouse, settings.horizon, calendar.close(tonight), as_of, *now)
-    if champion is not None and champion.misfit(*now[:2]) is None:
-        return Ensured(f"champion is version {champion.model_version}, trained now, until {champion.trained_until} UTC{because}")
-    if (turned_down := _turned_down(warehouse, settings, since, as_of)) is not None:
-        return Ensured(f"no model: {turned_down}{because}")
-    return Ensured(
-        f"no model: the training ended well, but decided on no version that may score {tonight} as of {as_of} UTC{because}", failed=True
-    )
-
-
-def _turned_down(warehouse: Warehouse, settings: Settings, since: datetime, as_of: datetime) -> str | None:
-    """The last training of this label and definition that was turned down at or after an instant, in words."""
-    found = warehouse.read(
-        f"""
-        select model_version, reason from signals.promotions
-        where model = $model and horizon = $horizon and label_threshold = $label_threshold and feature_view = $view
-            and definition_hash = $definition_hash and decision = '{REJECTED}' and promoted_at between $since and $as_of
-        order by promoted_at desc, model_version::bigint desc limit 1
-        """,
-        {
-            "model": MODEL,
-            "horizon": settings.horizon,
-            "label_threshold": settings.label_threshold,
-            "view": settings.feature_view,
-            "definition_hash": definition_hash(settings.feature_view),
-            "since": since,
-            "as_of": as_of,
-        },
-    )
-    return f"version {found['model_version'][0]} was turned down: {found['reason'][0]}" if len(found) else None
-
-
 def _beside(warehouse: Warehouse, settings: Settings, frame: pl.DataFrame) -> pl.DataFrame:
     """What scores are grouped by and held against: sectors where the desk knows them, the oracle of a made market."""
     if settings.source == "synthetic":
@@ -233,6 +168,17 @@ def _basis(warehouse: Warehouse, source: str) -> str | None:
     return "mixed" if len(found) > 1 else next(iter(found), None)
 
 
+def _other_label(settings: Settings, desk: Settings) -> str:
+    """That nights score another label than this training's, in words; empty where they do not."""
+    this, theirs = ((each.feature_view, each.horizon, each.label_threshold) for each in (settings, desk))
+    if this == theirs:
+        return ""
+    return (
+        f"this version is for the view {this[0]}, horizon {this[1]} and threshold {this[2]:g}; the nights score with {theirs[0]}, "
+        f"{theirs[1]} and {theirs[2]:g}, as QUANT_FEATURE_VIEW, QUANT_HORIZON and QUANT_LABEL_THRESHOLD say"
+    )
+
+
 def _decision(
     warehouse: Warehouse,
     calendar: TradingCalendar,
@@ -241,19 +187,30 @@ def _decision(
     result: TrainingResult,
     frame: pl.DataFrame,
     leaks: Sequence[str],
+    symbols: Sequence[str] | None,
 ) -> Decision:
-    now = settings.feature_view, result.setup.definition_hash, settings.label_threshold
-    champion = champion_for(warehouse, settings.horizon, calendar.close(calendar.last_known_session(as_of)), as_of, *now)
-    fits = champion is not None and champion.misfit(*now[:2]) is None
-    incumbent = incumbent_predictions(warehouse, calendar, settings, champion, frame) if champion is not None and fits else None
-    return decide(
-        result.predictions,
-        incumbent,
-        settings.horizon,
-        settings.promotion_confidence,
-        champion.model_version if champion is not None and fits else None,
-        leaks,
+    if symbols is not None:
+        told = f"it was trained on {len(symbols)} chosen symbols, which is a study: promote it by hand if it shall score the universe"
+        return Decision(False, told, None, 0, None, None, None, None)
+    found = incumbent(warehouse, settings, result.setup.definition_hash, as_of)
+    said = unseen_predictions(warehouse, calendar, *found, settings.horizon, frame) if found else None
+    version = found[0].model_version if found else None
+    return decide(result.predictions, said, settings.horizon, settings.promotion_confidence, version, leaks)
+
+
+def _decided(warehouse: Warehouse, version: tracking.Version, as_of: datetime) -> Verdict | None:
+    """What the rule decided about a version by an instant; None where it has not. A version is decided upon once."""
+    found = warehouse.read(
+        """
+        select decision, reason, evidence from signals.promotions
+        where model = $model and model_version = $version and promoted_at <= $until and decided_by = $rule order by promoted_at desc limit 1
+        """,
+        {"model": MODEL, "version": version.version, "until": as_of + AT_ONCE, "rule": RULE},
     )
+    if found.is_empty():
+        return None
+    decision, reason, evidence = found.row(0)
+    return Verdict(decision, reason, {name: value for name, value in json.loads(evidence).items() if name in EVIDENCE})
 
 
 def _refuse_foreign(warehouse: Warehouse, version: tracking.Version) -> None:
@@ -276,14 +233,12 @@ def _keep(
     contract: FeatureContract,
     version: tracking.Version,
     model_sha256: str,
-    decision: Decision,
+    verdict: Verdict,
+    incumbent_version: str | None,
     as_of: datetime,
     run_id: str,
-) -> tuple[str, str, bool]:
-    """Walk-forward predictions and the decision, in one transaction; returns the decision, its reason and whether it is new.
-
-    A version is decided upon once: what was decided by the instant stands.
-    """
+) -> None:
+    """Walk-forward predictions and the decision, in one transaction; the decision stands after those of the same instant."""
     stamp = pl.lit(utc_now(), INSTANT)
     predictions = result.predictions.with_columns(
         model=pl.lit(MODEL), model_version=pl.lit(version.version), known_at=pl.lit(as_of, INSTANT), recorded_at=stamp
@@ -293,42 +248,32 @@ def _keep(
         for name, value in tracking.metrics_of(result.evaluation).items()
         if name.removesuffix("_low").removesuffix("_high") in LOOKED_AT
     }
-    evidence = {name: result.evaluation.summary[name] for name in LOOKED_AT} | scores | {"family": result.config.family} | decision.evidence
-    made = PROMOTED if decision.promoted else REJECTED
-    row = pl.DataFrame(
-        [
-            {
-                "model": MODEL,
-                "model_version": version.version,
-                "promoted_at": as_of,
-                "decision": made,
-                "decided_by": RULE,
-                "reason": decision.reason,
-                "incumbent_version": decision.incumbent,
-                "trained_until": result.trained_until,
-                "horizon": result.setup.horizon,
-                "label_threshold": result.setup.label_threshold,
-                "feature_view": contract.view,
-                "definition_hash": result.setup.definition_hash,
-                "fingerprint": result.fingerprint,
-                "model_sha256": model_sha256,
-                "mlflow_run_id": version.run_id,
-                "evidence": json.dumps(evidence, sort_keys=True),
-                "run_id": run_id,
-                "recorded_at": utc_now(),
-            }
-        ],
-        schema=PROMOTIONS.polars_schema,
-    )
+    evidence = dict.fromkeys(LOOKED_AT) | scores | {"family": result.config.family} | dict(verdict.evidence)
     with warehouse.transaction() as connection:
-        before = query(
+        before = scalar(
             connection,
-            "select decision, reason from signals.promotions where model = $model and model_version = $version and promoted_at <= $as_of "
-            "order by promoted_at desc limit 1",
-            {"model": MODEL, "version": version.version, "as_of": as_of},
+            "select max(promoted_at) from signals.promotions where model = ? and promoted_at between ? and ?",
+            [MODEL, as_of, as_of + AT_ONCE],
         )
-        if len(before):
-            return *before.row(0), False
+        row = {
+            "model": MODEL,
+            "model_version": version.version,
+            "promoted_at": as_of if before is None else before + timedelta(microseconds=1),
+            "decision": verdict.decision,
+            "decided_by": RULE,
+            "reason": verdict.reason,
+            "incumbent_version": incumbent_version,
+            "trained_until": result.trained_until,
+            "horizon": result.setup.horizon,
+            "label_threshold": result.setup.label_threshold,
+            "feature_view": contract.view,
+            "definition_hash": result.setup.definition_hash,
+            "fingerprint": result.fingerprint,
+            "model_sha256": model_sha256,
+            "mlflow_run_id": version.run_id,
+            "evidence": json.dumps(evidence, sort_keys=True),
+            "run_id": run_id,
+            "recorded_at": utc_now(),
+        }
         append_versions(connection, PREDICTIONS, predictions)
-        append_ledger(connection, PROMOTIONS, row)
-    return made, decision.reason, True
+        append_ledger(connection, PROMOTIONS, pl.DataFrame([row], schema=PROMOTIONS.polars_schema))

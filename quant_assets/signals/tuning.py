@@ -31,11 +31,12 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "feature_fraction": (0.3, 1.0, False),
     "l2": (0.1, 1000.0, True),
 }
-"""What is tuned: lowest, highest, and whether on a logarithmic scale. Logistic regression has `l2` alone."""
+"""What is tuned: lowest, highest, and whether on a logarithmic scale, stretched to the configuration as it stands; never more
+rounds than it allows. Logistic regression has `l2` alone."""
 
 
 def tune(
-    frame: pl.DataFrame, features: Sequence[str], config: ModelConfig, seed: int, purge: int, trials: int
+    frame: pl.DataFrame, features: Sequence[str], config: ModelConfig, seed: int, purge: int, trials: int, embargo: int = 0
 ) -> tuple[ModelConfig, pl.DataFrame]:
     """The best of some configurations on a training frame, and all that were tried (`trial`, `rank_ic`, `parameters` as JSON).
 
@@ -44,7 +45,7 @@ def tune(
     import optuna
 
     sessions = frame["session"].unique().sort().to_list()
-    folds = splits.walk_forward(sessions, n_folds=INNER_FOLDS, train_min_sessions=len(sessions) // 2, purge=purge)
+    folds = splits.walk_forward(sessions, n_folds=INNER_FOLDS, train_min_sessions=len(sessions) // 2, purge=purge, embargo=embargo)
     names = [name for name in RANGES if config.family != "logistic" or name == "l2"]
 
     def objective(trial: optuna.Trial) -> float:
@@ -53,7 +54,7 @@ def tune(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
-    study.enqueue_trial({name: min(max(getattr(config, name), RANGES[name][0]), RANGES[name][1]) for name in names})
+    study.enqueue_trial({name: getattr(config, name) for name in names})
     study.optimize(objective, n_trials=trials)
     tried = pl.DataFrame([(each.number, each.value, json.dumps(each.params)) for each in study.trials], schema=_TRIAL, orient="row")
     return replace(config, **study.best_params), tried
@@ -61,7 +62,9 @@ def tune(
 
 def _suggested(trial: optuna.Trial, name: str, config: ModelConfig) -> float:
     low, high, logarithmic = RANGES[name]
-    if isinstance(getattr(config, name), int):
+    now = getattr(config, name)
+    low, high = min(low, now), now if name == "rounds" else max(high, now)
+    if isinstance(now, int):
         return trial.suggest_int(name, int(low), int(high), log=logarithmic)
     return trial.suggest_float(name, low, high, log=logarithmic)
 

@@ -24,6 +24,7 @@ from quant_assets.signals import training_run
 from quant_assets.signals.nightly import SignalRun, score_night
 from quant_assets.signals.registry import tracking
 from quant_assets.signals.registry.tracking import Version
+from quant_assets.signals.signal_model import SignalModel
 from quant_assets.signals.training import TrainingResult
 from quant_assets.signals.training_run import Trained, train_and_register
 from quant_assets.warehouse import Warehouse
@@ -40,6 +41,7 @@ class MemoryRegistry:
     fingerprints: list[str] = field(default_factory=list)
     decisions: dict[str, str] = field(default_factory=dict)
     files: dict[str, dict[str, bytes | str]] = field(default_factory=dict)
+    models: dict[str, tuple[SignalModel, FeatureContract]] = field(default_factory=dict)
     champion: str | None = None
 
     def find_version(self, fingerprint: str) -> Version | None:
@@ -49,7 +51,12 @@ class MemoryRegistry:
         self, result: TrainingResult, contract: FeatureContract, run_id: str, asset_key: str, artifacts: Mapping[str, bytes | str]
     ) -> Version:
         self.fingerprints.append(result.fingerprint)
-        return self._version(result.fingerprint)
+        version = self._version(result.fingerprint)
+        self.models[version.version] = result.model, contract
+        return version
+
+    def model(self, version: str) -> tuple[SignalModel, FeatureContract]:
+        return self.models[version]
 
     def set_decision(self, version: str, decision: str, evidence: Mapping[str, object]) -> None:
         self.decisions[version] = decision
@@ -90,7 +97,12 @@ class Desk:
         """The same HOME elsewhere, to be changed by one test."""
         shutil.copytree(self.settings.home, home, dirs_exist_ok=True)
         settings = self.settings.model_copy(update={"home": home})
-        return Desk(settings, self.calendar, Warehouse(settings.warehouse_path, "synthetic"), MemoryRegistry([*self.registry.fingerprints]))
+        return Desk(
+            settings,
+            self.calendar,
+            Warehouse(settings.warehouse_path, "synthetic"),
+            replace(self.registry, fingerprints=[*self.registry.fingerprints], models={**self.registry.models}),
+        )
 
     def session(self, number: int) -> date:
         """The market's n-th session, from 1."""

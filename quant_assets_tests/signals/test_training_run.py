@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -16,11 +16,10 @@ from quant_assets.signals import training_run
 from quant_assets.signals.champions import MODEL, Champion, champion_for
 from quant_assets.signals.registry import tracking
 from quant_assets.signals.registry.local_copies import load_local_copy
-from quant_assets.signals.retraining import TrainingFailed
 from quant_assets.signals.splits import TooFewSessions
-from quant_assets.signals.training_run import LOOKED_AT, Trained, ensure_champion, train_and_register
+from quant_assets.signals.training_run import LOOKED_AT, Trained, train_and_register
 from quant_assets.warehouse import change_counter
-from quant_assets_tests.signals.nights import Desk, MemoryRegistry, in_memory
+from quant_assets_tests.signals.nights import Desk, MemoryRegistry
 
 LAST = 150
 VIEW = "technical_v1"
@@ -49,10 +48,6 @@ def promotions(desk: Desk) -> pl.DataFrame:
 
 def champion(desk: Desk, number: int = LAST) -> Champion | None:
     return champion_for(desk.warehouse, 1, desk.close(number), desk.evening(number), VIEW, definition_hash(VIEW))
-
-
-def ensure(desk: Desk, as_of: datetime | None = None) -> str:
-    return ensure_champion(desk.warehouse, desk.calendar, desk.settings, as_of or desk.evening(LAST)).text
 
 
 def train(desk: Desk) -> Trained:
@@ -247,96 +242,6 @@ class TestKnownBefore:
                 connection.execute(f"delete from {table}")
         with pytest.raises(FeaturesUnavailable, match="no bar of synthetic is stored at all"):
             desk.train(desk.evening(LAST))
-
-
-class TestEnsureChampion:
-    @pytest.fixture
-    def child(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
-        """Trains here what would be trained in a process of its own; notes each instant."""
-        started: list[datetime] = []
-
-        def train(as_of: datetime) -> str:
-            started.append(as_of)
-            return desk.train(as_of).model_version
-
-        monkeypatch.setattr(training_run, "train_in_own_process", train)
-        return started
-
-    def test_the_first_night_trains_and_the_next_does_not(self, desk: Desk, child: list[datetime]) -> None:
-        until = desk.evening(LAST - 1)
-        assert ensure(desk) == f"champion is version 1, trained now, until {until} UTC"
-        assert ensure(desk) == f"champion is version 1, trained until {until} UTC"
-        assert ensure(desk, desk.evening(LAST + 1)) == f"champion is version 1, trained until {until} UTC"
-        assert child == [desk.evening(LAST)]
-
-    def test_an_earlier_instant_trains_once(self, desk: Desk, child: list[datetime]) -> None:
-        desk.train(desk.evening(LAST) + timedelta(hours=2))
-        assert "trained now" in ensure(desk)
-        assert "trained until" in ensure(desk)
-        assert len(child) == 1
-
-    def test_just_enough_history_is_enough(self, untrained: Desk, tmp_path: Path, child: list[datetime]) -> None:
-        """148 outcomes are known before tonight's close: 142 to train on, 1 purged and 5 folds, or 143 and one too few."""
-        for least, said in (
-            (143, "no model yet: 148 sessions have known outcomes of symbols in scope, training needs 149"),
-            (142, "champion is version 1, trained now"),
-        ):
-            desk = untrained.copy(tmp_path / str(least))
-            desk.settings = desk.settings.model_copy(update={"train_min_sessions": least})
-            with in_memory(desk.registry), pytest.MonkeyPatch.context() as patch:
-                patch.setattr(
-                    training_run, "train_in_own_process",
-                    lambda as_of, desk=desk: train_and_register(desk.warehouse, desk.calendar, desk.settings, as_of, "r", "signals/model"),
-                )  # fmt: skip
-                assert ensure(desk).startswith(said)
-
-    def test_a_training_that_failed_is_told_and_the_heuristic_scores(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fail(as_of: datetime) -> str:
-            raise TrainingFailed("Training ended with exit code 1: MLflow is down")
-
-        monkeypatch.setattr(training_run, "train_in_own_process", fail)
-        assert ensure(desk) == "no model: Training ended with exit code 1: MLflow is down"
-        assert desk.score(LAST).notes == ("no model may score tonight: the heuristic does",)
-        assert desk.signals()["scorer"].unique().to_list() == ["heuristic"]
-
-    def test_a_champion_of_another_definition_is_replaced_tonight(
-        self, desk: Desk, child: list[datetime], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Promoted before the close, so that it would come first if it could score."""
-        desk.train(desk.evening(LAST - 1))
-        with desk.warehouse.transaction() as connection:
-            connection.execute("update signals.promotions set definition_hash = ?", ["e" * 64])
-        why = f"; version 1 was trained on another definition of {VIEW}: {'e' * 12}, which is {definition_hash(VIEW)[:12]} now"
-        with monkeypatch.context() as patch:
-            patch.setattr(training_run, "train_in_own_process", lambda as_of: "done")
-            assert ensure(desk).endswith(why)
-        assert ensure(desk) == f"champion is version 2, trained now, until {desk.evening(LAST - 1)} UTC{why}"
-        assert child == [desk.evening(LAST)]
-        assert ensure(desk) == f"champion is version 2, trained until {desk.evening(LAST - 1)} UTC"
-        assert desk.score(LAST).notes == ()
-        assert desk.signals()["model_version"].unique().to_list() == ["2"]
-
-    def test_a_champion_of_another_view_may_not_score(self, desk: Desk, child: list[datetime]) -> None:
-        desk.train(desk.evening(LAST - 1))
-        with desk.warehouse.transaction() as connection:
-            connection.execute("update signals.promotions set feature_view = 'alpha_v1'")
-        said = ensure(desk)
-        assert said.startswith("champion is version 2, trained now")
-        assert said.endswith(f"; version 1 was trained on the view alpha_v1, not on {VIEW}")
-        assert child == [desk.evening(LAST)]
-
-    def test_too_little_history_for_another_definition_is_told(self, desk: Desk) -> None:
-        desk.train(desk.evening(LAST))
-        with desk.warehouse.transaction() as connection:
-            connection.execute("update signals.promotions set definition_hash = ?", ["e" * 64])
-        desk.settings = desk.settings.model_copy(update={"train_min_sessions": 143})
-        assert ensure(desk).startswith(
-            "no model yet: 148 sessions have known outcomes of symbols in scope, training needs 149; version 1 was trained on another"
-        )
-
-    def test_a_training_that_promoted_nothing_is_not_called_a_champion(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(training_run, "train_in_own_process", lambda as_of: "done")
-        assert ensure(desk).startswith("no model: the training ended well, but decided on no version that may score")
 
 
 class TestProperties:

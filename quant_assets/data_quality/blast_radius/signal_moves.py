@@ -71,7 +71,8 @@ def signal_moves(bar: Bar) -> pl.DataFrame:
         histories = bar.histories(at)
         if histories is None:
             continue
-        for (version, sha256, predicted), rows in of_history.group_by("model_version", "model_sha256", "predicted"):
+        label = ["horizon", "label_threshold"]
+        for (version, sha256, predicted, *_), rows in of_history.group_by("model_version", "model_sha256", "predicted", *label):
             parts.append(_moves(bar, histories, rows, version, sha256, predicted))  # type: ignore[arg-type]
     return pl.concat(parts).sort("session", "horizon", "known_at")
 

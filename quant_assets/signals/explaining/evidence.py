@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 
 import polars as pl
 
 from quant_assets.feature_store.contract import FeatureContract
-from quant_assets.feature_store.training_sets import TrainingSet
 from quant_assets.signals.explaining import explanation, plots
 from quant_assets.signals.explaining.model_card import CardInputs, model_card
-from quant_assets.signals.promotion import Decision
+from quant_assets.signals.promotion import Verdict
 from quant_assets.signals.training import TrainingResult
 
 EXPLAINED_ROWS = 5_000
@@ -69,12 +69,12 @@ def card_of(
     result: TrainingResult,
     evidence: Evidence,
     contract: FeatureContract,
-    known: TrainingSet,
+    as_of: datetime,
     source: str,
     basis: str | None,
-    decision: Decision,
+    verdict: Verdict,
     leaks: Sequence[str],
-    version: str | None = None,
+    version: str,
 ) -> str:
     """The model card of a training, in Markdown."""
     setup, parameters = result.setup, asdict(result.config)
@@ -93,7 +93,7 @@ def card_of(
             rows=result.rows,
             first_session=result.first_session,
             last_session=result.last_session,
-            as_of=known.as_of,
+            as_of=as_of,
             trained_until=result.trained_until,
             fingerprint=result.fingerprint,
             folds=result.folds,
@@ -103,9 +103,9 @@ def card_of(
             permutation=evidence.permutation,
             counter_examples=evidence.counter_examples,
             leaks=leaks,
-            decision="promoted" if decision.promoted else "rejected",
-            reason=decision.reason,
-            evidence=decision.evidence,
+            decision=verdict.decision,
+            reason=verdict.reason,
+            evidence=verdict.evidence,
             version=version,
             basis=basis,
         )

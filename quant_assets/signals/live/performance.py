@@ -25,7 +25,7 @@ class LivePerformance:
 
     `rows` counts its rows by mode, `months` is `by_month` of the last two years, rounded for people. `rank_ic` is the champion's
     own over its live sessions, with its 95 % interval where there are enough of them; null where there are none. `reason`
-    is empty where nothing asks for a training.
+    is empty where nothing asks for a training, or the settings want the heuristic.
     """
 
     rows: dict[str, int]
@@ -56,5 +56,5 @@ def live_performance(
         live_sessions=len(ics),
         rank_ic=numbers,
         decay=decay.text if decay else "no champion to judge",
-        reason=retraining_reason(drift_of_night(warehouse, view, tonight, as_of), decay),
+        reason="" if settings.scorer == "heuristic" else retraining_reason(drift_of_night(warehouse, view, tonight, as_of), decay),
     )

@@ -12,7 +12,7 @@ from quant_assets.feature_store.labels import exceeds
 from quant_assets.schemas import INSTANT, SIGNAL_SCORECARD
 from quant_assets.warehouse import Warehouse, query, rewrite_current
 
-MAKER = ("mode", "horizon", "scorer", "model_version")
+MAKER = ("mode", "horizon", "label_threshold", "scorer", "model_version")
 """Who spoke, and whether before the outcome (live) or afterwards with a model of the time (replayed)."""
 
 
@@ -155,7 +155,7 @@ def by_month(performance: pl.DataFrame) -> pl.DataFrame:
             spread=pl.col("buy_return") - pl.col("sell_return"),
             constant_log_loss=-(_times_log(share) + _times_log(1 - share)),
         )
-        .sort(pl.col("month"), pl.col("mode"), *MAKER[1:], descending=[True, False, False, False, False])
+        .sort(pl.col("month"), pl.col("mode"), *MAKER[1:], descending=[True, *[False] * len(MAKER)])
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -26,6 +27,11 @@ class AverageOfModels(Fitted):
         """The fitted members, in the configuration's order."""
         return _members(self.body, self.threads)
 
+    @property
+    def member_rounds(self) -> tuple[int, ...]:
+        """The rounds of each member."""
+        return tuple(member.rounds for member in self.members)
+
     @cached_property
     def importance(self) -> pl.DataFrame:
         """One row per feature, most important first: `feature`, `gain` (mean of its shares of the members' gains), `splits` (sum)."""
@@ -44,8 +50,12 @@ class AverageOfModels(Fitted):
 
 
 def fit(train: Samples, validation: Samples | None, features: Sequence[str], config: ModelConfig, seed: int) -> AverageOfModels:
-    """Fit every member on the same rows with the same configuration and seed."""
-    members = [family_module(family).fit(train, validation, features, config, seed) for family in config.members]
+    """Fit every member on the same rows with the same configuration, but for its rounds where it has its own, and seed."""
+    rounds = config.member_rounds or (config.rounds,) * len(config.members)
+    configs = [replace(config, rounds=max(own, 1)) for own in rounds]
+    members = [
+        family_module(family).fit(train, validation, features, own, seed) for family, own in zip(config.members, configs, strict=True)
+    ]
     return from_body(json.dumps([[member.family, member.to_text()] for member in members]), config.threads)
 
 

@@ -15,7 +15,8 @@ class ModelConfig:
 
     The defaults are small and regularised, since daily returns are nearly noise: few leaves, many rows in each, a slow
     learning rate. `leaves` becomes a depth of ceil(log2(leaves)) for catboost and xgboost. `early_stopping_rounds` 0 means
-    none; else boosting stops on the validation frame's log loss. `members` are those of the family `average`.
+    none; else boosting stops on the validation frame's log loss. `members` are those of the family `average`, `member_rounds`
+    their rounds where each has its own.
     `l2` is added to a leaf's sum of hessians (trees); a logistic coefficient is shrunk by `l2` per thousand rows.
     """
 
@@ -31,10 +32,12 @@ class ModelConfig:
     balanced: bool = False
     calibration: str = "platt"
     members: tuple[str, ...] = ("lightgbm", "catboost", "logistic")
+    member_rounds: tuple[int, ...] = ()
     threads: int = 2
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "members", tuple(self.members))  # JSON gives a list back
+        for name in ("members", "member_rounds"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON gives a list back
         single = [family for family in FAMILIES if family != "average"]
         if self.family not in FAMILIES:
             raise ValueError(f"There is no model family {self.family!r}; choose one of {', '.join(FAMILIES)}.")

@@ -52,7 +52,7 @@ def promote(desk: ModelDesk, version: str, reason: str, by: str, instant: dateti
     _require(reason, by)
     ledger, facts = desk.decisions(), _facts(desk, version)
     before = desk.in_use(facts["horizon"], facts["label_threshold"])
-    sha256, rewritten = _verified_copy(desk, version, facts["model_sha256"])
+    sha256, rewritten = verified_copy(desk, version, facts["model_sha256"])
     done = [f"The local copy of version {version} was written again from the registry."] if rewritten else []
     again = champions_in_order(ledger, facts["horizon"], facts["label_threshold"])[-1:] == [version]
     if again:
@@ -96,7 +96,7 @@ def rollback(desk: ModelDesk, reason: str, by: str, instant: datetime, expected:
         )
     target = earlier[-1]
     facts = _facts(desk, target)
-    sha256, rewritten = _verified_copy(desk, target, facts["model_sha256"])
+    sha256, rewritten = verified_copy(desk, target, facts["model_sha256"])
     _append(desk, ledger, facts | {"model_sha256": sha256}, ROLLED_BACK, reason, by, present, instant, run_id)
     done = [f"The local copy of version {target} was written again from the registry."] if rewritten else []
     done.append(f"Version {target} is champion again for {_label(facts)}, instead of version {present.model_version}.")
@@ -175,7 +175,7 @@ def _facts(desk: ModelDesk, version: str, *, may_be_gone: bool = False) -> dict[
     return facts
 
 
-def _verified_copy(desk: ModelDesk, version: str, sha256: str | None) -> tuple[str, bool]:
+def verified_copy(desk: ModelDesk, version: str, sha256: str | None) -> tuple[str, bool]:
     """The hash of the local copy as the ledger knows it, written again from the registry where it is not that; and whether it was."""
     path = local_copy(desk.settings.models_path, version)
     if sha256 is not None and (state := copy_state(path, sha256)) == "verified":

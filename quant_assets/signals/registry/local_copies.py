@@ -16,7 +16,7 @@ from quant_assets.feature_store.views import features_of
 from quant_assets.signals.champions import MODEL
 from quant_assets.signals.signal_model import SignalModel
 
-REMEDY = "Train again to write it anew; until then the heuristic scores."
+REMEDY = "`quant-assets model promote {version}` writes it again from the registry, else train again; until then the heuristic scores."
 
 
 class ModelUnusable(QuantAssetsError):
@@ -50,7 +50,7 @@ def load_local_copy(models_path: Path, version: str, sha256: str, view: str, def
     """
     path = local_copy(models_path, version)
     if not path.exists():
-        raise ModelUnusable(f"There is no local copy of model version {version} at {path}. {REMEDY}")
+        raise ModelUnusable(f"There is no local copy of model version {version} at {path}. {REMEDY.format(version=version)}")
     state = path.stat()
     model, contract = _read(path, version, sha256, state.st_mtime_ns, state.st_size)
     units = {feature.name: feature.unit for feature in features_of(view) if feature.name in contract.names}
@@ -65,7 +65,7 @@ def _read(path: Path, version: str, sha256: str, changed_ns: int, size: int) -> 
     if found != sha256:
         raise ModelUnusable(
             f"The local copy of model version {version} at {path} ({len(payload)} bytes) is not the one that was saved: "
-            f"its sha256 is {found[:12]}…, not {sha256[:12]}…. {REMEDY}"
+            f"its sha256 is {found[:12]}…, not {sha256[:12]}…. {REMEDY.format(version=version)}"
         )
     content = json.loads(payload)
     model = SignalModel.from_json(content["model"], f"The local copy of model version {version} at {path}")
