@@ -68,7 +68,7 @@ class TestRegression:
         with nights.environment(tmp_path):
             found = examined(home=finished)
         assert found["warehouse"].text == "196 clean bars up to 2025-03-14"
-        assert found["models"].text == "no champion yet: the next run trains one"
+        assert found["models"].text == "no champion: the heuristic scores until a training brings evidence; see `quant-assets model list`"
 
     def test_a_vendor_is_looked_at_without_a_call(self, home: Path, open_port: int) -> None:
         vendor = {"source": "alpha_vantage", "universe": "AAA", "alpha_vantage_url": f"http://127.0.0.1:{open_port}"}

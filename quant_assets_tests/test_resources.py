@@ -83,7 +83,7 @@ class TestRegression:
         steps = [event.step_key for event in result.all_events if event.is_step_success]
         assert steps == [
             "market_data", "daily_bars_checks", "data_quality", "restatements", "bar_rules", "feature_store", "dbt_features",
-            "no_lookahead", "daily_signals", "drift", "blast_radius", "outbox", "feature_drift",
+            "no_lookahead", "daily_signals", "drift", "blast_radius", "outbox", "feature_drift", "scorecard",
         ]  # fmt: skip
         assert all(evaluation.passed for evaluation in result.get_asset_check_evaluations())
         with nights.desk(home) as opened:

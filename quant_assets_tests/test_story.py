@@ -119,7 +119,12 @@ def deliver(folder: Path, count: int) -> dict[str, int]:
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     root = tmp_path_factory.mktemp("story")
     home, files = root / "home", root / "vendor"
-    settings = {"QUANT_SOURCE": "files", "QUANT_FILES_PATH": str(files), "QUANT_TRAIN_MIN_SESSIONS": "120"}
+    settings = {
+        "QUANT_SOURCE": "files",
+        "QUANT_FILES_PATH": str(files),
+        "QUANT_TRAIN_MIN_SESSIONS": "120",
+        "QUANT_PROMOTION_CONFIDENCE": "0",
+    }
     nights: list[Night] = []
 
     def night(**more: str) -> None:
@@ -165,9 +170,9 @@ class TestRegression:
         assert [row["symbol"] for row in rows] == ["AAA", "BBB", "DDD", "EEE", "TRUE"]  # CCC's bar is broken tonight
         for row in rows:
             document = story.documents[signal_document_id(row["symbol"], TONIGHT, 1)]
-            assert {name: document[name] for name in ("symbol", "horizon", "probability", "recommendation", "scorer", "mode")} == {
-                name: row[name] for name in ("symbol", "horizon", "probability", "recommendation", "scorer", "mode")
-            }
+            assert {
+                name: document[name] for name in ("symbol", "horizon", "probability", "confidence", "recommendation", "scorer", "mode")
+            } == {name: row[name] for name in ("symbol", "horizon", "probability", "confidence", "recommendation", "scorer", "mode")}
             assert (row["scorer"], row["mode"]) == ("model", "live")
             assert document["session"] == TONIGHT.isoformat()
             assert document["contributions"] == json.loads(row["contributions"])
@@ -185,14 +190,14 @@ class TestRegression:
     def test_a_probability_is_the_models_answer_to_its_feature_row(self, story: Story) -> None:
         night = story.nights[0]
         (promotion,) = night.read("select model_version, model_sha256 from signals.promotions")
-        booster, contract = load_local_copy(
+        model, contract = load_local_copy(
             story.home / "models", promotion["model_version"], promotion["model_sha256"], "technical_v1", definition_hash("technical_v1")
         )
         features = command.warehouse(night.home, "files").read(
             "select * from feature_store.technical_v1 where session = $session order by symbol", {"session": TONIGHT}
         )
-        assert contract.names == booster.features
-        answers = dict(zip(features["symbol"], booster.predict(features), strict=True))
+        assert contract.names == model.features
+        answers = dict(zip(features["symbol"], model.predict(features), strict=True))
         stored = {row["symbol"]: row["probability"] for row in night.read("select symbol, probability from signals.daily_signals")}
         assert stored == pytest.approx(answers, abs=1e-12)
         reasons = {row["symbol"]: row["contributions"] for row in night.read("select symbol, contributions from signals.daily_signals")}

@@ -15,8 +15,27 @@ from quant_assets.signals.models import estimator
 from quant_assets.signals.models.config import ModelConfig
 from quant_assets.signals.signal_model import SYMBOLS_TO_CENTRE, SignalModel
 
+SHARED = 0.01
 INNER_SHARE = 0.25
 """The last sessions of a training on which it is stopped and calibrated, as a share."""
+
+
+def is_centred(frame: pl.DataFrame) -> bool:
+    """Whether a model of these rows holds symbols against one another: there are many in the median session."""
+    return float(frame.group_by("session").len()["len"].median() or 0) >= SYMBOLS_TO_CENTRE  # type: ignore[arg-type]
+
+
+def telling_features(frame: pl.DataFrame, features: Sequence[str]) -> tuple[str, ...]:
+    """Of some features those that a model of these rows can use, in their order; all of them where it is not centred.
+
+    A centred one has no use for what all symbols of a session share, and trees that may look at it look at little else, for
+    the market's moves are most of what labels tell. Left out is what varies by less than a hundredth within sessions.
+    """
+    if not is_centred(frame):
+        return tuple(features)
+    within = frame.group_by("session").agg(pl.col(features).var(ddof=0)).select(pl.col(features).mean()).row(0)
+    whole = frame.select(pl.col(features).var(ddof=0)).row(0)
+    return tuple(name for name, own, total in zip(features, within, whole, strict=True) if own and own > SHARED * total)
 
 
 def fit_signal_model(
@@ -30,7 +49,7 @@ def fit_signal_model(
     `TooFewSessions`, and `QuantAssetsError` where all labels are alike.
     """
     sessions = frame["session"].unique().sort().to_list()
-    centred = float(frame.group_by("session").len()["len"].median() or 0) >= SYMBOLS_TO_CENTRE  # type: ignore[arg-type]
+    centred = is_centred(frame)
     base_rate = float(frame[label].mean())  # type: ignore[arg-type]
     if base_rate in (0.0, 1.0):
         raise QuantAssetsError(

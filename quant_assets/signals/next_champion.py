@@ -10,7 +10,7 @@ from quant_assets.errors import QuantAssetsError
 from quant_assets.feature_store.inputs import SCOPE_THEN
 from quant_assets.feature_store.views import definition_hash
 from quant_assets.settings import Settings
-from quant_assets.signals.champions import MODEL, REJECTED, Champion, champion_for
+from quant_assets.signals.champions import AT_ONCE, MODEL, REJECTED, Champion, champion_for
 from quant_assets.signals.registry.actions import verified_copy
 from quant_assets.signals.registry.desk import ModelDesk
 from quant_assets.signals.registry.local_copies import load_local_copy
@@ -102,7 +102,7 @@ def _turned_down(warehouse: Warehouse, settings: Settings, since: datetime, as_o
             "view": settings.feature_view,
             "definition_hash": definition_hash(settings.feature_view),
             "since": since,
-            "as_of": as_of,
+            "as_of": as_of + AT_ONCE,
         },
     )
     return f"version {found['model_version'][0]} was turned down: {found['reason'][0]}" if len(found) else None

@@ -109,9 +109,10 @@ def train(frame: pl.DataFrame, setup: TrainingSetup) -> TrainingResult:
     for fold in folds:
         known = _known(shuffled, fold)
         test = shuffled.filter(pl.col("session").is_between(fold.test_sessions[0], fold.test_sessions[-1]))
-        model, control = (
-            fit_signal_model(known, setup.features, config, setup.seed, setup.horizon, label, setup.embargo) for label in ("up", CONTROL)
-        )
+        model = fit_signal_model(known, setup.features, config, setup.seed, setup.horizon, embargo=setup.embargo)
+        # One fit, for there is nothing to calibrate in labels that mean nothing.
+        alike = replace(config, early_stopping_rounds=0, calibration="none")
+        control = fit_signal_model(known, setup.features, alike, setup.seed, setup.horizon, CONTROL)
         row = {
             "fold": fold.number, "train_from": fold.train_sessions[0], "train_to": fold.train_sessions[-1],
             "test_from": fold.test_sessions[0], "test_to": fold.test_sessions[-1], "train_rows": len(known),

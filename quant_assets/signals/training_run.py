@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -20,6 +20,7 @@ from quant_assets.settings import Settings
 from quant_assets.signals.champions import AT_ONCE, MODEL, PROMOTED, REJECTED, champion_in_use
 from quant_assets.signals.evaluation.leaks import leak_report
 from quant_assets.signals.explaining.evidence import CARD, card_of, explain, files_of
+from quant_assets.signals.fitting import telling_features
 from quant_assets.signals.heuristic import Heuristic
 from quant_assets.signals.incumbents import incumbent, unseen_predictions
 from quant_assets.signals.models.config import ModelConfig
@@ -93,6 +94,7 @@ def train_and_register(
     )
     frame = _beside(warehouse, settings, known.frame)
     setup = setup_of(settings, known.definition_hash)
+    setup = replace(setup, features=telling_features(frame, setup.features))
     offered = [each for each in features_of(known.view) if each.name in setup.features]
     contract = FeatureContract.of(known.view, known.definition_hash, offered)
     registry = tracking.Registry.open(settings)

@@ -14,6 +14,7 @@ from quant_assets.feature_store.catalog import model_columns
 from quant_assets.feature_store.drift import WINDOW, drift
 from quant_assets.feature_store.drift_tonight import DriftRun, judge_drift
 from quant_assets.feature_store.training_sets import features_as_of
+from quant_assets.feature_store.views import definition_hash
 from quant_assets.schemas import PROMOTIONS
 from quant_assets.warehouse import Warehouse, append_ledger
 from quant_assets_tests.conftest import FIRST
@@ -37,6 +38,7 @@ def judged(market: Market, ago: int = 0, as_of: datetime | None = None, floor: d
 def promote(market: Market, trained_until: datetime, promoted_at: datetime, horizon: int = HORIZON, version: str = "1") -> None:
     row = {column.name: "-" for column in PROMOTIONS.columns} | {
         "model_version": version, "promoted_at": promoted_at, "trained_until": trained_until, "horizon": horizon, "recorded_at": promoted_at,
+        "model": "signal", "decision": "promoted", "label_threshold": 0.0, "feature_view": VIEW, "definition_hash": definition_hash(VIEW),
     }  # fmt: skip
     with market.warehouse.transaction() as connection:
         append_ledger(connection, PROMOTIONS, pl.DataFrame([row], schema=PROMOTIONS.polars_schema))

@@ -59,14 +59,16 @@ class CatboostTrees(Fitted):
         return np.asarray(self.native.get_feature_importance(pool, type="ShapValues", thread_count=self.threads))
 
 
-def parameters(config: ModelConfig, seed: int) -> dict[str, Any]:
-    """CatBoost's parameters; everything that could make two runs differ is fixed, and nothing is written beside the model."""
+def parameters(config: ModelConfig, rows: int, seed: int) -> dict[str, Any]:
+    """CatBoost's parameters for that many rows; everything that could make two runs differ is fixed, and nothing is written beside the model."""
     return {
         "loss_function": "Logloss",
         "iterations": config.rounds,
         "depth": config.depth,
         "learning_rate": config.learning_rate,
         "rsm": config.feature_fraction,  # drawn anew for each level of a tree
+        "bootstrap_type": "Bernoulli",
+        "subsample": config.drawn(rows),
         "l2_leaf_reg": config.l2,
         "border_count": config.max_bin - 1,
         "boost_from_average": True,
@@ -87,7 +89,7 @@ def fit(train: Samples, validation: Samples | None, features: Sequence[str], con
         if rows is not None
     ]
     stopping = {"od_type": "Iter", "od_wait": config.early_stopping_rounds, "use_best_model": True} if validation is not None else {}
-    model = catboost.CatBoost(parameters(config, seed) | stopping)
+    model = catboost.CatBoost(parameters(config, len(train.up), seed) | stopping)
     try:
         model.fit(pools[0], eval_set=pools[1] if len(pools) > 1 else None)
     except catboost.CatBoostError as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import ceil, log2
 
 FAMILIES = ("lightgbm", "catboost", "logistic", "xgboost", "average")
+MOST_ROWS = 100_000
 CALIBRATIONS = ("platt", "isotonic", "none")
 
 
@@ -17,6 +18,7 @@ class ModelConfig:
     learning rate. `leaves` becomes a depth of ceil(log2(leaves)) for catboost and xgboost. `early_stopping_rounds` 0 means
     none; else boosting stops on the validation frame's log loss. `members` are those of the family `average`, `member_rounds`
     their rounds where each has its own.
+    Each round looks at `row_fraction` of the rows, 100,000 at most, and `feature_fraction` of the features.
     `l2` is added to a leaf's sum of hessians (trees); a logistic coefficient is shrunk by `l2` per thousand rows.
     """
 
@@ -26,6 +28,7 @@ class ModelConfig:
     learning_rate: float = 0.03
     min_data_in_leaf: int = 200
     feature_fraction: float = 0.8
+    row_fraction: float = 0.5
     l2: float = 10.0
     max_bin: int = 63
     early_stopping_rounds: int = 0
@@ -62,7 +65,7 @@ class ModelConfig:
             value = getattr(self, name)
             if not value >= least or (most is not None and value > most):
                 raise ValueError(f"{name} must be at least {least}{'' if most is None else f' and at most {most}'}; it is {value}.")
-        for name in ("learning_rate", "feature_fraction"):
+        for name in ("learning_rate", "feature_fraction", "row_fraction"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be above 0 and at most 1; it is {getattr(self, name)}.")
 
@@ -70,6 +73,10 @@ class ModelConfig:
     def depth(self) -> int:
         """Levels of splits that give at least `leaves` leaves."""
         return ceil(log2(self.leaves))
+
+    def drawn(self, rows: int) -> float:
+        """The share of the rows that each round looks at: `row_fraction`, and no more than make 100,000 rows."""
+        return min(self.row_fraction, MOST_ROWS / max(rows, 1))
 
     def smallest_leaf(self, rows: int) -> int:
         """Rows that a leaf must hold: `min_data_in_leaf`, on small frames a fiftieth of the rows, so that trees can still split."""

@@ -52,8 +52,11 @@ def parameters(config: ModelConfig, rows: int, seed: int) -> dict[str, Any]:
         "learning_rate": config.learning_rate,
         "min_data_in_leaf": config.smallest_leaf(rows),
         "feature_fraction": config.feature_fraction,
+        "bagging_fraction": config.drawn(rows),
+        "bagging_freq": 1,
         "lambda_l2": config.l2,
         "max_bin": config.max_bin,
+        "bin_construct_sample_cnt": 50_000,  # places 63 borders as well as four times as many, in half the time
         "num_threads": config.threads,
         "seed": seed,
         "deterministic": True,

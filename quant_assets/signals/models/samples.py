@@ -54,7 +54,7 @@ def samples(
         if share in {0.0, 1.0}:
             raise ValueError(f"Only rows of one outcome of {label} have a weight; classes cannot be balanced.")
         weights = [w * np.where(up > 0, 0.5 / share, 0.5 / (1 - share)) for w, up in zip(weights, outcomes, strict=True)]
-    plain = weight is None and not balanced
+    plain = not balanced and all((w == w[0]).all() for w in weights)
     found = [
         Samples(matrix(rows, features), up, None if plain else w * (len(w) / w.sum()))
         for rows, up, w in zip([frame, validation][: len(outcomes)], outcomes, weights, strict=True)

@@ -66,6 +66,7 @@ def parameters(config: ModelConfig, rows: int, seed: int) -> dict[str, Any]:
         "learning_rate": config.learning_rate,
         "min_child_weight": HESSIAN * config.smallest_leaf(rows),
         "colsample_bytree": config.feature_fraction,
+        "subsample": config.drawn(rows),
         "reg_lambda": config.l2,
         "max_bin": config.max_bin,
         "nthread": config.threads,

@@ -7,7 +7,6 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -29,24 +28,14 @@ from quant_assets.publishing import outbox
 from quant_assets.publishing.documents import signal_document_id, signal_documents
 from quant_assets.schemas import ANOMALIES, INSTANT, OUTBOX, REVIEWS
 from quant_assets.settings import load_settings
-from quant_assets.signals.boosters import BoosterConfig
-from quant_assets.signals.training import TrainingSetup
 from quant_assets.warehouse import Warehouse, append_ledger, append_versions
 from quant_assets_tests.conftest import action, bar, delivery
 from quant_assets_tests.market_data.test_universe import store_members
-from quant_assets_tests.signals import nights as desks
 from quant_assets_tests.signals.nights import Desk
 
 SYMBOL, LAST, BAD = "A|B/C %d", 100, 96
 """A symbol that needs care in keys; the session that the market reaches to; the one whose bar is wrong by a third."""
 LATER = timedelta(hours=1)
-
-
-@dataclass(frozen=True)
-class FinerSetup(TrainingSetup):
-    """Rounds enough that most features have a say."""
-
-    config: BoosterConfig = field(default_factory=lambda: BoosterConfig(rounds=80, threads=1))
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +55,7 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Desk:
 def model(market: Desk, tmp_path_factory: pytest.TempPathFactory) -> Desk:
     """The same with a model that was promoted before the wrong bar, and may score it."""
     desk = market.copy(tmp_path_factory.mktemp("model"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(desks, "QuickSetup", FinerSetup)
-        desk.train(desk.evening(BAD - 1))
+    desk.train(desk.evening(BAD - 1), model_rounds=80)  # enough that most features have a say
     return desk
 
 
@@ -329,7 +316,7 @@ class TestTrainings:
         changed = len(differing(*frames, ["session"], [*model_columns(), "forward_return"])) - lost
         assert (lost, changed) == (2, LAST - 2 - BAD)
         (row,) = edge(said, "training_set").to_dicts()
-        assert (row["item"], row["value_with"], row["value_without"]) == (trained.fingerprint, frames[0].height, frames[1].height)
+        assert (row["item"], row["value_with"], row["value_without"]) == (trained.result.fingerprint, frames[0].height, frames[1].height)
         assert row["detail"].endswith(f"of the symbol's {LAST - 2} rows {lost} rest on the bar alone, {changed} differ")
         (version,) = edge(said, "model_version").to_dicts()
         assert version["item"] == "signal/1"

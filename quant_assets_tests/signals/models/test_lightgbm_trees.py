@@ -34,7 +34,7 @@ class TestRegression:
     def test_one_split_by_hand(self) -> None:
         """One stump on a feature that decides: each leaf moves from the base rate's log-odds by rate · gradient / (hessian + l2)."""
         known = pl.DataFrame({"x": [0.0] * 100 + [1.0] * 100, "up": [False] * 80 + [True] * 20 + [True] * 100})
-        config = ModelConfig(rounds=1, leaves=2, learning_rate=0.1, l2=5.0, feature_fraction=1.0)
+        config = ModelConfig(rounds=1, row_fraction=1.0, leaves=2, learning_rate=0.1, l2=5.0, feature_fraction=1.0)
         stump = fit(known, ["x"], "up", config, seed=1)
         base = np.log(0.6 / 0.4)  # 120 of 200 are up
         leaves = [base + 0.1 * (ups - 100 * 0.6) / (100 * 0.6 * 0.4 + 5) for ups in (20, 100)]

@@ -46,7 +46,13 @@ class TestRegression:
     def test_one_split_by_hand(self) -> None:
         """Each leaf moves from the base rate's log-odds by rate · gradient / (hessian + l2)."""
         known = pl.DataFrame({"x": [0.0] * 100 + [1.0] * 100, "up": [False] * 80 + [True] * 20 + [True] * 100})
-        stump = fit(known, ["x"], "up", ModelConfig("xgboost", rounds=1, leaves=2, learning_rate=0.1, l2=5.0, feature_fraction=1.0), seed=1)
+        stump = fit(
+            known,
+            ["x"],
+            "up",
+            ModelConfig("xgboost", rounds=1, leaves=2, learning_rate=0.1, l2=5.0, feature_fraction=1.0, row_fraction=1.0),
+            seed=1,
+        )
         expected = [np.log(0.6 / 0.4) + 0.1 * (ups - 100 * 0.6) / (100 * 0.6 * 0.4 + 5) for ups in (20, 100)]
         np.testing.assert_allclose(stump.log_odds(pl.DataFrame({"x": [0.0, 1.0]})), expected, atol=1e-6)
 
