@@ -65,7 +65,8 @@ def champions_for(
     horizon and threshold. One trained on the view as it is defined now; only where there is none, one of another view or
     definition, which may not score (`Champion.misfit`, and its contract refuses). Of these the last one promoted before the
     close; where there is none (the first night trains its own), the first promoted after it. So training again on the same
-    evening does not change what was scored. Of versions promoted at one instant, the higher number came last.
+    evening does not change what was scored. Of versions promoted at one instant, the higher number came last; what was decided
+    within `AT_ONCE` of the instant asked for counts as decided at it.
     """
     rows = warehouse.read(
         f"""
@@ -87,7 +88,7 @@ def champions_for(
             "horizon": horizon,
             "label_threshold": label_threshold,
             "closes": list(closes),
-            "as_of": as_of,
+            "as_of": min(as_of, FOREVER - AT_ONCE) + AT_ONCE,
             "view": view,
             "definition_hash": definition_hash,
         },

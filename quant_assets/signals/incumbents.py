@@ -9,7 +9,7 @@ import polars as pl
 from quant_assets.clock import TradingCalendar
 from quant_assets.errors import QuantAssetsError
 from quant_assets.settings import Settings
-from quant_assets.signals.champions import AT_ONCE, FOREVER, MODEL, Champion, champion_for
+from quant_assets.signals.champions import FOREVER, MODEL, Champion, champion_for
 from quant_assets.signals.registry.local_copies import load_local_copy
 from quant_assets.signals.signal_model import SignalModel
 from quant_assets.warehouse import Warehouse
@@ -18,7 +18,7 @@ from quant_assets.warehouse import Warehouse
 def incumbent(warehouse: Warehouse, settings: Settings, definition_hash: str, as_of: datetime) -> tuple[Champion, SignalModel] | None:
     """The champion of sessions to come, after all that was decided by an instant, and its model; None where none may score."""
     view, threshold = settings.feature_view, settings.label_threshold
-    champion = champion_for(warehouse, settings.horizon, FOREVER, as_of + AT_ONCE, view, definition_hash, threshold)
+    champion = champion_for(warehouse, settings.horizon, FOREVER, as_of, view, definition_hash, threshold)
     if champion is None or champion.misfit(view, definition_hash):
         return None
     try:

@@ -16,6 +16,7 @@ from datetime import date
 import polars as pl
 
 from quant_assets.signals.evaluation.bootstrap import block_length, paired_difference
+from quant_assets.signals.evaluation.per_session import log_loss, rank_ic
 
 LEAST_SESSIONS = 60
 RESAMPLES, SEED = 2000, 7
@@ -100,41 +101,31 @@ def decide(
     against = f"version {incumbent_version}" if incumbent is not None else "no skill"
 
     def decision(promoted: bool, reason: str, *found: Gain | None) -> Decision:
-        rank_ic, log_loss = found or (None, None)
-        return Decision(promoted, reason, incumbent_version if incumbent is not None else None, n, first, last, rank_ic, log_loss)  # type: ignore[arg-type]
+        ic, loss = found or (None, None)
+        return Decision(promoted, reason, incumbent_version if incumbent is not None else None, n, first, last, ic, loss)  # type: ignore[arg-type]
 
     if n < LEAST_SESSIONS and confidence > 0:
         return decision(False, f"{n} common sessions out of sample are too few to hold it against {against}; {LEAST_SESSIONS} are needed")
-    rank_ic, log_loss = (_bounded(gains[name], horizon, confidence) for name in ("rank_ic", "log_loss"))
+    ranked, told = (_bounded(gains[name], horizon, confidence) for name in ("rank_ic", "log_loss"))
     numbers = (
-        f"against {against} on {n} sessions, rank IC {rank_ic.mean:+.4f} (bound {rank_ic.bound:+.4f}), "
-        f"log loss {-log_loss.mean:+.6f} (bound {-log_loss.bound:+.6f})"
+        f"against {against} on {n} sessions, rank IC {ranked.mean:+.4f} (bound {ranked.bound:+.4f}), "
+        f"log loss {-told.mean:+.6f} (bound {-told.bound:+.6f})"
     )
     if leaks:
-        return decision(False, f"it looks like a leak: {'; '.join(leaks)}; {numbers}", rank_ic, log_loss)
+        return decision(False, f"it looks like a leak: {'; '.join(leaks)}; {numbers}", ranked, told)
     if confidence == 0:
-        return decision(True, f"no evidence was asked for (QUANT_PROMOTION_CONFIDENCE=0); {numbers}", rank_ic, log_loss)
-    asked = {"log loss": log_loss} if alone else {"rank IC": rank_ic, "log loss": log_loss}
+        return decision(True, f"no evidence was asked for (QUANT_PROMOTION_CONFIDENCE=0); {numbers}", ranked, told)
+    asked = {"log loss": told} if alone else {"rank IC": ranked, "log loss": told}
     lacking = [word for word, gain in asked.items() if not gain.bound > 0]
     gained = f"{'no' if lacking else 'a'} gain in {' and '.join(lacking or asked)} that a confidence of {confidence:g} bears out"
-    return decision(not lacking, f"{gained}; {numbers}", rank_ic, log_loss)
+    return decision(not lacking, f"{gained}; {numbers}", ranked, told)
 
 
 def _gains(both: pl.DataFrame) -> pl.DataFrame:
     """Per session what the challenger gains: `rank_ic` and `log_loss` (nats saved per symbol); ranks that tie tell nothing, 0."""
-
-    def rank_ic(column: str) -> pl.Expr:
-        return pl.corr(pl.col(column).rank(), pl.col("forward_return").rank()).fill_nan(0.0).fill_null(0.0)
-
-    def loss(column: str) -> pl.Expr:
-        clipped = pl.col(column).clip(1e-15, 1 - 1e-15)
-        return -pl.when("up").then(clipped.log()).otherwise((1.0 - clipped).log()).mean()
-
-    return (
-        both.group_by("session")
-        .agg(rank_ic=rank_ic("probability") - rank_ic("rival"), log_loss=loss("rival") - loss("probability"))
-        .sort("session")
-    )
+    ranks = [rank_ic(column).fill_nan(0.0).fill_null(0.0) for column in ("probability", "rival")]
+    losses = [log_loss(column).mean() for column in ("probability", "rival")]
+    return both.group_by("session").agg(rank_ic=ranks[0] - ranks[1], log_loss=losses[1] - losses[0]).sort("session")
 
 
 def _bounded(gains: pl.Series, horizon: int, confidence: float) -> Gain:

@@ -212,7 +212,8 @@ def _decided(warehouse: Warehouse, version: tracking.Version, as_of: datetime) -
     if found.is_empty():
         return None
     decision, reason, evidence = found.row(0)
-    return Verdict(decision, reason, {name: value for name, value in json.loads(evidence).items() if name in EVIDENCE})
+    stored = json.loads(evidence)
+    return Verdict(decision, reason, {name: stored[name] for name in EVIDENCE if name in stored})
 
 
 def _refuse_foreign(warehouse: Warehouse, version: tracking.Version) -> None:

@@ -19,7 +19,7 @@ from quant_assets.signals.registry.local_copies import load_local_copy
 from quant_assets.signals.splits import TooFewSessions
 from quant_assets.signals.training_run import LOOKED_AT, Trained, train_and_register
 from quant_assets.warehouse import change_counter
-from quant_assets_tests.signals.nights import Desk, MemoryRegistry
+from quant_assets_tests.signals.nights import Desk, MemoryRegistry, in_memory
 
 LAST = 150
 VIEW = "technical_v1"
@@ -257,3 +257,51 @@ class TestProperties:
         closes = {session: desk.calendar.close(session) for session in kept["session"].unique()}
         assert all(trained < closes[session] for session, trained, _ in kept.iter_rows())
         assert set(kept["horizon"]) == {1, 5}
+
+
+class TestAtOnce:
+    def test_decisions_of_one_instant_follow_one_another_and_count_at_it(self, desk: Desk) -> None:
+        """Another label's training on the same evening: stamped after the first, and yet champion of its own label tonight."""
+        desk.train(desk.evening(LAST))
+        desk.train(desk.evening(LAST), horizon=5, label_threshold=0.02)
+        instants = promotions(desk)["promoted_at"].to_list()
+        assert instants == [desk.evening(LAST), desk.evening(LAST) + timedelta(microseconds=1)]
+        five = champion_for(desk.warehouse, 5, desk.close(LAST), desk.evening(LAST), VIEW, definition_hash(VIEW), 0.02)
+        assert five is not None
+        assert five.model_version == "2"
+        found = champion(desk)
+        assert found is not None
+        assert found.model_version == "1"
+
+    def test_a_training_with_another_label_leaves_the_nights_alias(self, desk: Desk) -> None:
+        desk.train(desk.evening(LAST))
+        with in_memory(desk.registry):
+            trained = train_and_register(
+                desk.warehouse, desk.calendar, desk.settings, desk.evening(LAST), "run", "signals/model", {"label_threshold": 0.01}
+            )
+        assert trained.note.startswith("this version is for the view technical_v1, horizon 1 and threshold 0.01; the nights score with")
+        assert desk.registry.champion == "1"
+
+    def test_a_training_on_chosen_symbols_is_a_study(self, desk: Desk) -> None:
+        with in_memory(desk.registry):
+            trained = train_and_register(
+                desk.warehouse, desk.calendar, desk.settings, desk.evening(LAST), "run", "signals/model", symbols=["BRK.B", "O'NEIL"]
+            )
+        assert trained.result.symbols == 2
+        assert trained.verdict.decision == "rejected"
+        assert "trained on 2 chosen symbols, which is a study" in trained.verdict.reason
+        assert champion(desk) is None
+
+    def test_a_rolling_window_serves_what_was_judged(self, desk: Desk) -> None:
+        trained = desk.train(desk.evening(LAST), train_window="rolling", train_min_sessions=100)
+        assert (trained.result.first_session, trained.result.last_session) == (desk.session(LAST - 101), desk.session(LAST - 2))
+        assert trained.result.folds.select((pl.col("train_to") - pl.col("train_from")).dt.total_days()).to_series().max() < 150
+
+    def test_a_lost_card_tells_the_decision_that_was_made(self, desk: Desk) -> None:
+        first = desk.train(desk.evening(LAST))
+        card = desk.settings.models_path / "signal-1.md"
+        card.unlink()
+        again = desk.train(desk.evening(LAST))
+        assert again.verdict.decision == first.verdict.decision == "promoted"
+        assert again.verdict.evidence == first.verdict.evidence
+        assert card.read_text() == first.card

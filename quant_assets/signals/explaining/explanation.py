@@ -14,6 +14,7 @@ import polars as pl
 
 from quant_assets.errors import ContractError
 from quant_assets.signals.evaluation.bootstrap import block_length, paired_difference
+from quant_assets.signals.evaluation.per_session import log_loss, rank_ic
 
 CONTRIBUTIONS_SHOWN = 3
 """How many contributions stand beside each counter-example."""
@@ -192,7 +193,7 @@ def counter_examples(
     _require(predictions, ("symbol", "session", "probability", "forward_return", "up"))
     shown = [name for name in MISSES if name in predictions.columns]
     missed = predictions.filter((pl.col("probability") >= 0.5) != pl.col("up"))
-    worst_rows = worst([missed.with_columns(log_loss=_log_loss("probability")).select(*shown, "log_loss")], count)
+    worst_rows = worst([missed.with_columns(log_loss=log_loss("probability")).select(*shown, "log_loss")], count)
     if isinstance(model_or_contributions, pl.DataFrame):
         contributions = model_or_contributions.join(worst_rows, on=["symbol", "session"], how="semi")
     else:
@@ -249,16 +250,11 @@ def _by_session(scored: pl.DataFrame, measure: Callable[[str], pl.Expr]) -> pl.D
 
 def _rank_ic(column: str) -> pl.Expr:
     # Equal probabilities rank nothing: Polars answers NaN, here it is a correlation of 0.
-    return pl.corr(pl.col(column).rank(), pl.col("forward_return").rank()).fill_nan(0.0)
+    return rank_ic(column).fill_nan(0.0)
 
 
 def _mean_log_loss(column: str) -> pl.Expr:
-    return _log_loss(column).mean()
-
-
-def _log_loss(column: str) -> pl.Expr:
-    clipped = pl.col(column).clip(1e-15, 1 - 1e-15)
-    return -pl.when(pl.col("up")).then(clipped.log()).otherwise((1 - clipped).log())
+    return log_loss(column).mean()
 
 
 def _largest_first(table: pl.DataFrame) -> pl.DataFrame:

@@ -12,10 +12,10 @@ import polars as pl
 from quant_assets.errors import ConfigurationError
 from quant_assets.feature_store.labels import exceeds
 from quant_assets.signals.champions import MODEL
+from quant_assets.signals.evaluation.per_session import log_loss, rank_ic
 from quant_assets.signals.registry.desk import DecisionRefused, ModelDesk, facts_of
 
 PAIRED = ("rank_ic", "log_loss")
-EDGE = 1e-15
 RESAMPLES, SEED = 2000, 7
 
 
@@ -100,16 +100,12 @@ def _paired(both: pl.DataFrame, horizon: int, threshold: float, metrics: Collect
     from quant_assets.signals.evaluation.bootstrap import block_length, paired_difference
 
     sides = ("a", "b")
-    clipped = {side: pl.col(side).clip(EDGE, 1 - EDGE) for side in sides}
     sessions = (
         both.with_columns(exceeds(threshold).alias("up"))
         .group_by("session")
         .agg(
-            *(pl.corr(pl.col(side).rank(), pl.col("forward_return").rank()).alias(f"rank_ic_{side}") for side in sides),
-            *(
-                pl.when("up").then(-clipped[side].log()).otherwise(-(1 - clipped[side]).log()).mean().alias(f"log_loss_{side}")
-                for side in sides
-            ),
+            *(rank_ic(side).alias(f"rank_ic_{side}") for side in sides),
+            *(log_loss(side).mean().alias(f"log_loss_{side}") for side in sides),
         )
         .sort("session")
         .with_columns(pl.lit(0.0).alias("nothing"))
