@@ -74,11 +74,15 @@ class TestRegression:
         """Claimed 0.2, 0.4, 0.6, 0.8; outcomes 0, 1, 0, 1: the middle two pool to 1/2, the ends are kept off 0 and 1."""
         claimed = np.array([0.2, 0.4, 0.6, 0.8])
         z = calibration.logit(claimed)
-        fitted = fit_calibration("isotonic", z, np.array([0, 1, 0, 1]), 0.5)
+        fitted = fit_calibration("isotonic", np.repeat(z, 250), np.repeat([0, 1, 0, 1], 250), 0.5)
         assert fitted.intercept == pytest.approx(0, abs=1e-9)
         asked = pl.Series([*z, *calibration.logit(np.array([0.3, 0.5, 0.01, 0.99]))])
         expected = [0.001, 0.5, 0.5, 0.999, (0.001 + 0.5) / 2, 0.5, 0.001, 0.999]
         np.testing.assert_allclose(fitted.probability(asked).to_numpy(), expected, atol=1e-9)
+
+    def test_few_rows_make_no_steps(self) -> None:
+        z, up = drawn(8, slope=1, rows=999)
+        assert fit_calibration("isotonic", z, up, 0.5) == fit_calibration("platt", z, up, 0.5)
 
     def test_none_is_the_identity(self) -> None:
         fitted = fit_calibration("none", np.array([0.1]), np.array([True]), 0.5)
@@ -99,7 +103,7 @@ class TestRegression:
             fit_calibration("platt", z, up, 1.0)
 
     def test_damaged_values_are_named(self) -> None:
-        z, up = drawn(7, slope=1, rows=200)
+        z, up = drawn(7, slope=1, rows=2000)
         whole = fit_calibration("isotonic", z, up, 0.5).to_dict()
         damages = (
             {"method": "beta"},

@@ -153,13 +153,13 @@ class TestPromote:
     def test_two_people_at_one_moment_do_not_overrule_each_other_unseen(self, desk: ModelDesk, monkeypatch: pytest.MonkeyPatch) -> None:
         from quant_assets.signals.registry import actions as registry_actions
 
-        verified = registry_actions._verified_copy
+        verified = registry_actions.verified_copy
 
         def meanwhile(*given: object) -> tuple[str, bool]:
             decide(desk.settings, "2", NOW, PROMOTED, trained("2" * 64))
             return verified(*given)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(registry_actions, "_verified_copy", meanwhile)
+        monkeypatch.setattr(registry_actions, "verified_copy", meanwhile)
         with pytest.raises(DecisionRefused, match="Somebody has decided"):
             promote(desk, "1", "why", "Ada", NOW)
         assert champion(desk) == "2"
