@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from quant_assets.settings import load_settings
 from quant_assets.signals.calibration import fit_calibration
 from quant_assets.signals.evaluation import auc
 from quant_assets.signals.evaluation.bootstrap import block_length, paired_difference
+from quant_assets.signals.fitting import telling_features
 from quant_assets.signals.models import estimator
 from quant_assets.signals.signal_model import SignalModel
 from quant_assets.signals.training import TrainingSetup
@@ -161,7 +163,8 @@ def main() -> None:
         span = (bars["session"].min(), bars["session"].max())
         for view in given.views:
             found = training_set(warehouse, calendar, view, None, span, 1, datetime(2018, 3, 1))  # type: ignore[arg-type]
-            known, setup = found.frame, setup_of(load_settings(), found)
+            known, setup = found.frame, setup_of(load_settings(feature_view=view), found.definition_hash)
+            setup = replace(setup, features=telling_features(known.filter(pl.col("known_at") < VALIDATED), setup.features))
             later = known.filter(pl.col("session") >= VALIDATED)
             scored = [model(known, setup, seed).predict(later).rename(f"ours_{seed}") for seed in range(given.seeds)]
             rows = later.select(*KEYS, "forward_return", "up").with_columns(scored).join(theirs, on=KEYS).sort("session", "symbol")

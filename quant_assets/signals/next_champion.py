@@ -87,12 +87,13 @@ def _unreadable(warehouse: Warehouse, settings: Settings, champion: Champion) ->
 
 
 def _turned_down(warehouse: Warehouse, settings: Settings, since: datetime, as_of: datetime) -> str | None:
-    """The last training of this label and definition that was turned down at or after an instant, in words."""
+    """The last training of this label and definition that was held against something and turned down since an instant, in words."""
     found = warehouse.read(
         f"""
         select model_version, reason from signals.promotions
         where model = $model and horizon = $horizon and label_threshold = $label_threshold and feature_view = $view
             and definition_hash = $definition_hash and decision = '{REJECTED}' and promoted_at between $since and $as_of
+            and cast(evidence ->> 'window_sessions' as bigint) > 0
         order by promoted_at desc, model_version::bigint desc limit 1
         """,
         {

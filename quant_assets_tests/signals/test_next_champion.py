@@ -152,3 +152,11 @@ class TestRegression:
             ensure(desk, desk.evening(number))
         assert child == [desk.evening(LAST), desk.evening(LAST + 3)]
         assert desk.score(LAST + 3).notes == ("no model may score tonight: the heuristic does",)
+
+    def test_a_study_on_chosen_symbols_keeps_nobody_from_training(self, desk: Desk, child: list[datetime]) -> None:
+        with in_memory(desk.registry):
+            train_and_register(
+                desk.warehouse, desk.calendar, desk.settings, desk.evening(LAST - 1), "run", "signals/model", symbols=["BRK.B", "O'NEIL"]
+            )
+        assert ensure(desk).startswith("champion is version 2, trained now")
+        assert child == [desk.evening(LAST)]
