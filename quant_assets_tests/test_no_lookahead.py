@@ -172,10 +172,8 @@ def _label_known_too_early(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.Data
 
 
 class TestRegression:
-    # The first chunks with every test, all 200 seeds with the drills.
-    @pytest.mark.parametrize(
-        "first", [pytest.param(first, marks=[pytest.mark.drill] if first >= 2 * CHUNK else []) for first in range(0, SEEDS, CHUNK)]
-    )
+    # The first chunk with every test, all 200 seeds with the drills.
+    @pytest.mark.parametrize("first", [pytest.param(first, marks=[pytest.mark.drill] if first else []) for first in range(0, SEEDS, CHUNK)])
     def test_every_planted_error_is_caught_and_no_honest_twin_flagged(self, first: int) -> None:
         for seed in range(first, first + CHUNK):
             _expect_the_planted_alone(eventful_history(seed), seed, "session")

@@ -304,7 +304,16 @@ class TestRegression:
 def scored(warehouse: Warehouse, *instants: datetime) -> None:
     """Signals as runs as of these instants leave them."""
     signal = {name: "" for name, dtype in DAILY_SIGNALS.polars_schema.items() if dtype == pl.String}
-    signal |= {"symbol": "AAA", "session": D1, "horizon": 1, "probability": 0.5, "trained_until": None, "recorded_at": utc_now()}
+    signal |= {
+        "symbol": "AAA",
+        "session": D1,
+        "horizon": 1,
+        "label_threshold": 0.0,
+        "probability": 0.5,
+        "confidence": 0.0,
+        "trained_until": None,
+        "recorded_at": utc_now(),
+    }
     rows = [signal | {"known_at": instant, "horizon": n} for n, instant in enumerate(instants)]
     with warehouse.transaction() as connection:
         append_versions(connection, DAILY_SIGNALS, pl.DataFrame(rows, schema=DAILY_SIGNALS.polars_schema))

@@ -13,7 +13,7 @@ from quant_assets.feature_store.drift import pooled, shifts
 from quant_assets.feature_store.drift_plots import paths_png, shifts_png
 from quant_assets_tests.feature_store.test_drift import FIRST, panel_of
 from quant_assets_tests.lookahead import sessions_from
-from quant_assets_tests.signals.test_plots import size
+from quant_assets_tests.signals.explaining.test_plots import size
 
 Judged = tuple[pl.DataFrame, pl.DataFrame, date]
 

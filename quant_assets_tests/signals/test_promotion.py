@@ -81,13 +81,13 @@ class TestProperties:
     @pytest.mark.parametrize("horizon", [1, 5])
     def test_noise_changes_no_champion(self, horizon: int) -> None:
         """Forty challengers of no skill against none, and forty of equal skill against one another: one in forty at most."""
-        noise = [predictions(seed, 0.0).with_columns(0.5 + 0.02 * (pl.col("probability") - 0.5)) for seed in range(40)]
+        noise = [predictions(seed, 0.0, sessions=200).with_columns(0.5 + 0.02 * (pl.col("probability") - 0.5)) for seed in range(40)]
         spread = [
             frame.with_columns(probability=0.5 + 0.01 * np.random.default_rng(i).standard_normal(len(frame)))
             for i, frame in enumerate(noise)
         ]
         assert sum(decide(frame, None, horizon, 0.99).promoted for frame in spread) <= 1
-        equals = [predictions(seed, 0.1) for seed in range(41)]
+        equals = [predictions(seed, 0.1, sessions=200) for seed in range(41)]
         assert sum(decide(one, other, horizon, 0.99, "1").promoted for one, other in pairwise(equals)) <= 1
 
     def test_order_of_rows_does_not_matter(self) -> None:
