@@ -84,6 +84,7 @@ def handlers() -> Iterator[None]:
 
 
 class TestRegression:
+    @pytest.mark.drill
     def test_a_night_through_the_ui(self, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
         finished, _ = nights.finished(tmp_path_factory.getbasetemp())
         home = nights.copied(finished, tmp_path / "home")
