@@ -88,7 +88,7 @@ def signals_model(
             "trained_until": str(result.trained_until),
             "leaks": "; ".join(trained.leaks) or "none",
             "card": dg.MetadataValue.md(trained.card),
-            **{name.removesuffix(".png"): picture(file) for name, file in trained.files.items() if isinstance(file, bytes)},
+            **{name.replace(".png", "_plot"): picture(file) for name, file in trained.files.items() if isinstance(file, bytes)},
             **{name: value for name, value in result.evaluation.summary.items() if value is not None},
         },
         data_version=dg.DataVersion(result.fingerprint),
