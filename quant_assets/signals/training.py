@@ -105,45 +105,17 @@ def train(frame: pl.DataFrame, setup: TrainingSetup) -> TrainingResult:
         config, trials = tuning.tune(
             before_tests, setup.features, setup.config, setup.seed, setup.horizon, setup.tuning_trials, setup.embargo
         )
-    scored, rows, models = [], [], []
-    for fold in folds:
-        known = _known(shuffled, fold)
-        test = shuffled.filter(pl.col("session").is_between(fold.test_sessions[0], fold.test_sessions[-1]))
-        model = fit_signal_model(known, setup.features, config, setup.seed, setup.horizon, embargo=setup.embargo)
-        # One fit, for there is nothing to calibrate in labels that mean nothing.
-        alike = replace(config, early_stopping_rounds=0, calibration="none")
-        control = fit_signal_model(known, setup.features, alike, setup.seed, setup.horizon, CONTROL)
-        row = {
-            "fold": fold.number, "train_from": fold.train_sessions[0], "train_to": fold.train_sessions[-1],
-            "test_from": fold.test_sessions[0], "test_to": fold.test_sessions[-1], "train_rows": len(known),
-            "train_up_share": known["up"].mean(), "trained_until": known["known_at"].max(),
-        }  # fmt: skip
-        rows.append(row)
-        models.append(model)
-        beside = [name for name in BESIDE if name in test.columns]
-        scored.append(
-            test.select("symbol", "session", "forward_return", "up", *beside).with_columns(
-                model.predict(test),
-                model.uncalibrated(test),
-                control.predict(test).alias("control_probability"),
-                _heuristic(known, test),
-                _previous_up(test, setup),
-                pl.lit(fold.number, pl.Int32).alias("fold"),
-                pl.lit(row["train_up_share"], pl.Float64).alias("train_up_share"),
-                pl.lit(row["trained_until"], pl.Datetime("us")).alias("trained_until"),
-                pl.lit(setup.horizon, pl.Int32).alias("horizon"),
-            )
-        )
+    rows, models, scored = zip(*(_walked(shuffled, fold, setup, config) for fold in folds), strict=True)
     out_of_sample = pl.concat(scored)
     final = ordered if setup.expanding else ordered.filter(pl.col("session") >= sessions[-setup.train_min_sessions])
     judged = evaluate(out_of_sample, setup.horizon, fee_bps=setup.fee_bps, seed=setup.seed)
-    table = pl.DataFrame(rows, schema_overrides={"fold": pl.Int32, "trained_until": pl.Datetime("us")})
+    table = pl.DataFrame(list(rows), schema_overrides={"fold": pl.Int32, "trained_until": pl.Datetime("us")})
     return TrainingResult(
         setup=setup,
         fingerprint=fingerprint(frame, setup),
         model=fit_signal_model(final, setup.features, config, setup.seed, setup.horizon, embargo=setup.embargo),
         config=config,
-        fold_models=tuple(models),
+        fold_models=models,
         trained_until=final["known_at"].max(),  # type: ignore[arg-type]
         predictions=out_of_sample,
         folds=table.join(judged.folds, on="fold", how="left", maintain_order="left"),
@@ -154,6 +126,36 @@ def train(frame: pl.DataFrame, setup: TrainingSetup) -> TrainingResult:
         first_session=final["session"][0],
         last_session=sessions[-1],
     )
+
+
+def _walked(
+    ordered: pl.DataFrame, fold: splits.Fold, setup: TrainingSetup, config: ModelConfig
+) -> tuple[dict[str, object], SignalModel, pl.DataFrame]:
+    """One fold: its row of the table, its model, and what the model and its rivals say of its test."""
+    known = _known(ordered, fold)
+    test = ordered.filter(pl.col("session").is_between(fold.test_sessions[0], fold.test_sessions[-1]))
+    model = fit_signal_model(known, setup.features, config, setup.seed, setup.horizon, embargo=setup.embargo)
+    # One fit, for there is nothing to calibrate in labels that mean nothing.
+    alike = replace(config, early_stopping_rounds=0, calibration="none")
+    control = fit_signal_model(known, setup.features, alike, setup.seed, setup.horizon, CONTROL)
+    row = {
+        "fold": fold.number, "train_from": fold.train_sessions[0], "train_to": fold.train_sessions[-1],
+        "test_from": fold.test_sessions[0], "test_to": fold.test_sessions[-1], "train_rows": len(known),
+        "train_up_share": known["up"].mean(), "trained_until": known["known_at"].max(),
+    }  # fmt: skip
+    beside = [name for name in BESIDE if name in test.columns]
+    said = test.select("symbol", "session", "forward_return", "up", *beside).with_columns(
+        model.predict(test),
+        model.uncalibrated(test),
+        control.predict(test).alias("control_probability"),
+        _heuristic(known, test),
+        _previous_up(test, setup),
+        pl.lit(fold.number, pl.Int32).alias("fold"),
+        pl.lit(row["train_up_share"], pl.Float64).alias("train_up_share"),
+        pl.lit(row["trained_until"], pl.Datetime("us")).alias("trained_until"),
+        pl.lit(setup.horizon, pl.Int32).alias("horizon"),
+    )
+    return row, model, said
 
 
 def walk(sessions: Sequence[date], setup: TrainingSetup) -> list[splits.Fold]:

@@ -13,13 +13,13 @@ from quant_assets.clock import TradingCalendar, utc_now
 from quant_assets.errors import QuantAssetsError
 from quant_assets.feature_store.catalog import model_columns
 from quant_assets.feature_store.contract import FeatureContract
-from quant_assets.feature_store.training_sets import training_set
+from quant_assets.feature_store.training_sets import TrainingSet, training_set
 from quant_assets.feature_store.views import definition_hash, features_of
 from quant_assets.schemas import INSTANT, PREDICTIONS, PROMOTIONS
 from quant_assets.settings import Settings
 from quant_assets.signals.champions import AT_ONCE, MODEL, PROMOTED, REJECTED, champion_in_use
 from quant_assets.signals.evaluation.leaks import leak_report
-from quant_assets.signals.explaining.evidence import CARD, card_of, explain, files_of
+from quant_assets.signals.explaining.evidence import card_of, explain, files_of
 from quant_assets.signals.fitting import telling_features
 from quant_assets.signals.heuristic import Heuristic
 from quant_assets.signals.incumbents import incumbent, unseen_predictions
@@ -78,20 +78,7 @@ def train_and_register(
     gives a number that the ledger knows as another training's.
     """
     settings = desk.overridden(**(asked or {}))
-    tonight = calendar.last_known_session(as_of)
-    last = calendar.last_known_session(calendar.close(tonight) - timedelta(microseconds=1))
-    floor = settings.first_session_floor
-    first = max(floor, calendar.sessions_before(last, settings.look_back_sessions - 1)) if settings.look_back_sessions else floor
-    known = training_set(
-        warehouse,
-        calendar,
-        settings.feature_view,
-        symbols,
-        (first, last),
-        settings.horizon,
-        calendar.known_at(last),
-        settings.label_threshold,
-    )
+    known = _known_before(warehouse, calendar, settings, as_of, symbols)
     frame = _beside(warehouse, settings, known.frame)
     setup = setup_of(settings, known.definition_hash)
     setup = replace(setup, features=telling_features(frame, setup.features))
@@ -117,7 +104,7 @@ def train_and_register(
     if anew or not path.exists():
         basis = _basis(warehouse, settings.source)
         card = card_of(result, evidence, contract, known.as_of, settings.source, basis, verdict, leaks, version.version)
-        registry.keep_files(version.run_id, {CARD: card})
+        registry.keep_files(version.run_id, {tracking.MODEL_CARD: card})
         registry.set_decision(version.version, verdict.decision, {"reason": verdict.reason, **verdict.evidence})
         in_use = champion_in_use(warehouse, desk.horizon, desk.feature_view, definition_hash(desk.feature_view), desk.label_threshold)
         registry.sync_champion(in_use.model_version if in_use else None)
@@ -151,6 +138,26 @@ def setup_of(settings: Settings, definition: str) -> TrainingSetup:
         test_sessions=settings.test_sessions,
         tuning_trials=settings.tuning_trials,
         fee_bps=settings.fee_bps,
+    )
+
+
+def _known_before(
+    warehouse: Warehouse, calendar: TradingCalendar, settings: Settings, as_of: datetime, symbols: Sequence[str] | None
+) -> TrainingSet:
+    """The settings' training set as it was known before the close of the last session as of an instant."""
+    tonight = calendar.last_known_session(as_of)
+    last = calendar.last_known_session(calendar.close(tonight) - timedelta(microseconds=1))
+    floor = settings.first_session_floor
+    first = max(floor, calendar.sessions_before(last, settings.look_back_sessions - 1)) if settings.look_back_sessions else floor
+    return training_set(
+        warehouse,
+        calendar,
+        settings.feature_view,
+        symbols,
+        (first, last),
+        settings.horizon,
+        calendar.known_at(last),
+        settings.label_threshold,
     )
 
 

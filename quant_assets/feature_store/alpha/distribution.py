@@ -9,6 +9,7 @@ from quant_assets.feature_store.windows import ROUNDING
 
 
 def distribution(bars: Bars) -> Columns:
+    """Shape of the symbol's returns: skewness, kurtosis, quantiles and the share of rises, one column per window."""
     rows, change, log_return = bars.rows, bars.change, bars.log_return
     columns: Columns = {}
     for n in (20, 60, 120, 252):

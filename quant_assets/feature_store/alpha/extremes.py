@@ -6,6 +6,7 @@ from quant_assets.feature_store.alpha.series import Bars, Columns
 
 
 def extremes(bars: Bars) -> Columns:
+    """How far the close lies from its highs and lows, how long ago these were, and how far it fell between, one column per window."""
     rows, close = bars.rows, bars.adj_close
     columns: Columns = {}
     for n in (20, 60, 120, 252):

@@ -8,6 +8,7 @@ from quant_assets.feature_store.alpha.series import Bars, Columns, moves, within
 
 
 def oscillators(bars: Bars) -> Columns:
+    """Oscillators of the close within its recent range, of typical prices and of volume, as the catalog defines each."""
     rows, typical, volume = bars.rows, bars.typical_price, bars.volume
     fast_k = 100.0 * bars.place_in_range(14)
     fast_d = rows.mean(fast_k, 3)

@@ -8,6 +8,7 @@ from quant_assets.feature_store.alpha.series import Bars, Columns, moves
 
 
 def returns(bars: Bars) -> Columns:
+    """Returns over windows of sessions, momentum that skips the last month, and reversals."""
     rows, close = bars.rows, bars.adj_close
     before = {n: rows.lag(close, n) for n in (2, 3, 5, 10, 21, 40, 60, 120, 126, 180, 252)}
     columns = {f"return_{n}d": moves(close / before[n] - 1.0) for n in (2, 3, 10, 40, 60, 120, 180, 252)}

@@ -9,6 +9,7 @@ from quant_assets.feature_store.windows import ROUNDING
 
 
 def trends(bars: Bars) -> Columns:
+    """The close against its moving averages, and a line of least squares through its logarithm."""
     ns = (5, 10, 20, 50, 100, 200)
     sma = dict(zip(ns, bars.rows.means(bars.adj_close, *ns), strict=True))
     columns = {f"close_to_sma_{n}": bars.adj_close / sma[n] - 1.0 for n in ns}

@@ -10,6 +10,7 @@ WINDOWS = (5, 10, 20, 60)
 
 
 def volatility(bars: Bars) -> Columns:
+    """How much the symbol moves, from closes and from ranges, one column per window."""
     rows, deviation = bars.rows, bars.return_volatility
     columns = {f"return_volatility_{n}": values for n, values in deviation.items()}
     losses = np.minimum(bars.log_return, 0.0)

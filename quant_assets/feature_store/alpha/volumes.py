@@ -9,6 +9,7 @@ from quant_assets.feature_store.windows import ROUNDING, Floats
 
 
 def volumes(bars: Bars) -> Columns:
+    """How much is traded, against its own past and together with price and return."""
     rows, volume, change = bars.rows, bars.volume, bars.change
     columns: Columns = {}
     log_volume = np.log(np.where(volume > 0.0, volume, np.nan))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import polars as pl
 
 _CALLS = ("accuracy", "accuracy_gain", "precision", "recall", "f1")
-_PROBABILITIES = ("log_loss", "log_loss_gain", "brier", "ece")
 _RANKS = ("auc", "rank_ic", "rank_ic_t", "icir")
 _SPREADS = ("spread_gross", "spread_net", "turnover")
 METRICS = ("auc", "log_loss", "log_loss_gain", "brier", *_CALLS, "ece", "rank_ic", "rank_ic_t", "icir", *_SPREADS)

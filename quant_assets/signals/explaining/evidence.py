@@ -17,7 +17,6 @@ from quant_assets.signals.training import TrainingResult
 EXPLAINED_ROWS = 5_000
 PERMUTED_ROWS = 10_000
 """Rows of a test fold that features are exchanged in: of 250 features a few seconds a fold."""
-CARD = "model_card.md"
 
 
 @dataclass(frozen=True)

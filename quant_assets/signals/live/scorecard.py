@@ -10,6 +10,7 @@ import polars as pl
 from quant_assets.clock import TradingCalendar, utc_now
 from quant_assets.feature_store.labels import exceeds
 from quant_assets.schemas import INSTANT, SIGNAL_SCORECARD
+from quant_assets.signals.evaluation import per_session
 from quant_assets.warehouse import Warehouse, query, rewrite_current
 
 MAKER = ("mode", "horizon", "label_threshold", "scorer", "model_version")
@@ -127,8 +128,7 @@ def performance(scorecard: pl.DataFrame) -> pl.DataFrame:
 
 def rank_ic() -> pl.Expr:
     """Spearman correlation of `probability` and `forward_return` in a group; null under three rows and where one side is constant."""
-    correlation = pl.corr(pl.col("probability").rank(), pl.col("forward_return").rank()).fill_nan(None)
-    return pl.when(pl.len() >= 3).then(correlation)
+    return pl.when(pl.len() >= 3).then(per_session.rank_ic("probability").fill_nan(None))
 
 
 def by_month(performance: pl.DataFrame) -> pl.DataFrame:
