@@ -113,7 +113,7 @@ def card_of(
 
 def _asked(parameters: Mapping[str, object], result: TrainingResult) -> dict[str, object]:
     """The configuration as far as the family has a use for it."""
-    unused = set() if result.config.family == "average" else {"members"}
+    unused = {"member_rounds"} if result.config.family == "average" else {"members", "member_rounds"}
     if result.config.family == "logistic":
         unused |= {"rounds", "leaves", "learning_rate", "min_data_in_leaf", "feature_fraction", "max_bin", "early_stopping_rounds"}
     return {name: value for name, value in parameters.items() if name not in unused}

@@ -305,7 +305,7 @@ def _limits(card: CardInputs) -> str:
         for line in (
             SOURCES.get(card.source, f"Nothing is known here of what the source {card.source} leaves out."),
             BASES.get(card.basis, f"Prices are {card.basis}."),
-            "The scores are those of the folds' models; the final model saw all rows and has no score of its own until its signals' outcomes are known.",
+            "The scores are those of the folds' models; the final model was trained on sessions that they were tested on and has no score of its own until its signals' outcomes are known.",
             "The intervals cover the luck of the sessions tested. They do not cover a market that changes, the choice of features, "
             f"window and parameters, other seeds than {card.seed}, or how many models were tried before this one.",
             overlap,
